@@ -1,0 +1,34 @@
+"""throughtime: recurrent networks for sequences, run at the speed of the machine, with nothing hidden.
+
+Importing the package is light: PyTorch is loaded when `train`, `load` or `cells` is first touched.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from throughtime import cells
+    from throughtime.recipe import Recipe
+    from throughtime.training.loop import train
+    from throughtime.training.run import load
+
+__version__ = "0.1.0"
+__all__ = ["Recipe", "__version__", "cells", "load", "train"]
+
+_HOME = {
+    "Recipe": "throughtime.recipe",
+    "load": "throughtime.training.run",
+    "train": "throughtime.training.loop",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "cells":
+        return import_module("throughtime.cells")
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'throughtime' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

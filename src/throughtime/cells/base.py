@@ -1,0 +1,198 @@
+"""The contract of a cell, and the registry that a cell joins.
+
+A new cell is a class with `initial_state` and `step`, and one line of registration; everything else (sequences, resets
+inside a window, scaled gradients, stacks, tests, the command line) works from those two.
+
+Axes: T time, B batch (lane), D input, H hidden.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from throughtime.cells.state import State, batch_size, reset_rows, scale_gradient
+from throughtime.errors import SettingError
+
+Unroll = Callable[[Any, Tensor, State], tuple[Tensor, State]]
+"""`(cell, x_TBD, state) -> (y_TBH, state)`: a whole sequence without resets, gradients flowing freely. T >= 1."""
+
+
+class Cell(nn.Module, ABC):
+    """One layer of recurrence. The state goes in and comes back; it is never kept on the module.
+
+    Attributes:
+        equations: one step, as text.
+        input_size: D.
+        hidden_size: H, the size of the output too.
+        engine: which form runs a sequence, `torch` or `reference`.
+    """
+
+    equations: ClassVar[str]
+    engine: str = "reference"
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__()
+        if min(input_size, hidden_size) < 1:
+            raise SettingError(f"a cell needs sizes of at least 1, got input {input_size} and hidden {hidden_size}")
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self._unroll: Unroll = unroll_steps
+
+    @abstractmethod
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first input, on the parameters' device."""
+
+    @abstractmethod
+    def step(self, x_BD: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step, as the equations say it: the reference that every faster form is held against."""
+
+    @final  # type: ignore[misc]  # nn.Module declares forward as an attribute
+    def forward(
+        self, x_TBD: Tensor, state: State = None, fresh_TB: Tensor | None = None, flow_TB: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """Run a sequence.
+
+        Args:
+            x_TBD: the inputs.
+            state: the state to begin with; None: the initial state.
+            fresh_TB: true where a row's state is reset before the step reads its input.
+            flow_TB: scales the gradient that passes from step t back to the state before it: 1 lets it pass, 0 cuts.
+
+        Returns:
+            The outputs y_TBH and the state after the last step.
+
+        Raises:
+            ValueError: where an array has the wrong shape.
+        """
+        if x_TBD.dim() != 3 or x_TBD.shape[2] != self.input_size:
+            raise ValueError(f"x_TBD should have shape [T, B, {self.input_size}], got {list(x_TBD.shape)}")
+        steps, lanes = x_TBD.shape[:2]
+        for name, array in (("fresh_TB", fresh_TB), ("flow_TB", flow_TB)):
+            if array is not None and array.shape != (steps, lanes):
+                raise ValueError(f"{name} should have shape {[steps, lanes]}, got {list(array.shape)}")
+        initial = self.initial_state(lanes)
+        state = initial if state is None else state
+        if batch_size(state) != lanes:
+            raise ValueError(f"the state has {batch_size(state)} rows, the input {lanes}; see cells.state.select_rows")
+        outputs = []
+        for start, stop in _segments(steps, fresh_TB, flow_TB):
+            if flow_TB is not None:
+                state = scale_gradient(state, flow_TB[start])
+            if fresh_TB is not None:
+                state = reset_rows(state, fresh_TB[start], initial)
+            y_TBH, state = self._unroll(self, x_TBD[start:stop], state)
+            outputs.append(y_TBH)
+        if len(outputs) == 1:
+            return outputs[0], state
+        return torch.cat(outputs) if outputs else x_TBD.new_zeros(0, lanes, self.hidden_size), state
+
+    @final
+    def zeros(self, batch_size: int) -> Tensor:
+        """Zeros of shape [B, H] where the parameters are, for an initial state."""
+        return next(self.parameters()).new_zeros(batch_size, self.hidden_size)
+
+
+def unroll_steps(cell: Cell, x_TBD: Tensor, state: State) -> tuple[Tensor, State]:
+    """The reference: `step` after `step`."""
+    outputs = []
+    for x_BD in x_TBD.unbind():
+        y_BH, state = cell.step(x_BD, state)
+        outputs.append(y_BH)
+    return torch.stack(outputs), state
+
+
+def _segments(steps: int, fresh_TB: Tensor | None, flow_TB: Tensor | None) -> Iterator[tuple[int, int]]:
+    """Stretches between the steps before which a state is touched: each can run in one piece."""
+    touched = torch.zeros(steps, dtype=torch.bool)
+    if fresh_TB is not None:
+        touched |= fresh_TB.any(1).cpu()
+    if flow_TB is not None:
+        touched |= (flow_TB != 1).any(1).cpu()
+    cuts = [0, *(step for step in touched.nonzero().flatten().tolist() if step), steps]
+    return ((start, stop) for start, stop in zip(cuts, cuts[1:], strict=False) if start < stop)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A registered cell: its class and, where PyTorch has the same equations in one piece, that form."""
+
+    cell: type[Cell]
+    fused: Unroll | None = None
+
+
+_FAMILIES: dict[str, Family] = {}
+
+
+def register(name: str, fused: Unroll | None = None) -> Callable[[type[Cell]], type[Cell]]:
+    """Class decorator: make a cell known by a name to recipes, the command line and the tests."""
+
+    def enter(cell: type[Cell]) -> type[Cell]:
+        if name in _FAMILIES:
+            raise ValueError(f"there is a cell {name!r} already: {_FAMILIES[name].cell.__qualname__}")
+        _FAMILIES[name] = Family(cell, fused)
+        return cell
+
+    return enter
+
+
+def names() -> list[str]:
+    """The registered cells."""
+    return sorted(_FAMILIES)
+
+
+def family(name: str) -> Family:
+    """The registration under a name.
+
+    Raises:
+        SettingError: where there is none.
+    """
+    if name not in _FAMILIES:
+        raise SettingError(f"there is no cell {name!r}; there are {', '.join(names())}")
+    return _FAMILIES[name]
+
+
+def create(name: str, input_size: int, hidden_size: int, *, engine: str = "auto", **options: Any) -> Cell:
+    """A cell by its registered name.
+
+    Args:
+        name: one of `names()`.
+        input_size: D.
+        hidden_size: H.
+        engine: `torch` PyTorch's fused form, `reference` the cell's own step, `auto` the fused form where there is one.
+        options: what the cell's class takes, such as `forget_bias`; `generator` seeds the initial parameters.
+
+    Raises:
+        SettingError: where the name, the engine or an option is unknown.
+    """
+    registered = family(name)
+    known = [option for option in inspect.signature(registered.cell).parameters if not option.endswith("_size")]
+    for option in options:
+        if option not in known:
+            raise SettingError(f"the cell {name} has no option {option!r}; it has {', '.join(known)}")
+    if engine not in ("auto", "torch", "reference"):
+        raise SettingError(f"engine must be auto, torch or reference, got {engine!r}")
+    if engine == "torch" and registered.fused is None:
+        raise SettingError(f"PyTorch has no fused form of the cell {name}; use engine auto or reference")
+    cell = registered.cell(input_size, hidden_size, **options)
+    if registered.fused is not None and engine != "reference":
+        cell._unroll, cell.engine = registered.fused, "torch"
+    return cell
+
+
+def input_matrix(rows: int, columns: int, generator: torch.Generator | None) -> nn.Parameter:
+    """Weights on an input: uniform with variance 1 / columns, so that the sum keeps the input's scale."""
+    bound = math.sqrt(3 / columns)
+    return nn.Parameter(torch.empty(rows, columns).uniform_(-bound, bound, generator=generator))
+
+
+def recurrent_matrix(gates: int, hidden_size: int, generator: torch.Generator | None) -> nn.Parameter:
+    """Weights on the state, [gates * H, H]: an orthogonal matrix a gate, so that a step keeps the state's norm."""
+    blocks = [nn.init.orthogonal_(torch.empty(hidden_size, hidden_size), generator=generator) for _ in range(gates)]
+    return nn.Parameter(torch.cat(blocks))

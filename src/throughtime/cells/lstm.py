@@ -1,0 +1,81 @@
+"""Long short-term memory."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from throughtime.cells.base import Cell, input_matrix, recurrent_matrix, register
+
+
+class LSTMState(NamedTuple):
+    """What an LSTM remembers: its output and its cell."""
+
+    hidden_BH: Tensor
+    cell_BH: Tensor
+
+
+def _fused(cell: LSTM, x_TBD: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+    before = (state.hidden_BH[None], state.cell_BH[None])
+    weights = [cell.W, cell.U, cell.b, torch.zeros_like(cell.b)]
+    y_TBH, hidden_1BH, cell_1BH = torch.lstm(x_TBD, before, weights, True, 1, 0.0, False, False, False)
+    return y_TBH, LSTMState(hidden_1BH[0], cell_1BH[0])
+
+
+@final
+@register("lstm", fused=_fused)
+class LSTM(Cell):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997) with forget gate (Gers et al. 2000), without peepholes.
+
+    i_t = sigmoid(W_i x_t + U_i h_(t-1) + b_i)        input gate
+    f_t = sigmoid(W_f x_t + U_f h_(t-1) + b_f)        forget gate
+    g_t = tanh(W_g x_t + U_g h_(t-1) + b_g)           candidate
+    o_t = sigmoid(W_o x_t + U_o h_(t-1) + b_o)        output gate
+    c_t = f_t * c_(t-1) + i_t * g_t
+    h_t = o_t * tanh(c_t)                             the output too
+
+    The gates stand in the order i, f, g, o in W [4H, D], U [4H, H] and b [4H]. W starts uniform with variance 1/D, U
+    orthogonal for each gate, b zero but for b_f = forget_bias. State: h_BH and c_BH.
+
+    Args:
+        input_size: D.
+        hidden_size: H.
+        forget_bias: the forget gate's bias at the start; 1 lets an untrained cell remember (Jozefowicz et al. 2015).
+        generator: seeds the initial weights.
+    """
+
+    equations = """\
+i_t = sigmoid(W_i x_t + U_i h_(t-1) + b_i)
+f_t = sigmoid(W_f x_t + U_f h_(t-1) + b_f)
+g_t = tanh(W_g x_t + U_g h_(t-1) + b_g)
+o_t = sigmoid(W_o x_t + U_o h_(t-1) + b_o)
+c_t = f_t * c_(t-1) + i_t * g_t
+h_t = o_t * tanh(c_t)"""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        forget_bias: float = 1.0,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__(input_size, hidden_size)
+        self.W = input_matrix(4 * hidden_size, input_size, generator)
+        self.U = recurrent_matrix(4, hidden_size, generator)
+        self.b = nn.Parameter(torch.zeros(4 * hidden_size))
+        with torch.no_grad():
+            self.b[hidden_size : 2 * hidden_size] = forget_bias
+
+    def initial_state(self, batch_size: int) -> LSTMState:
+        return LSTMState(self.zeros(batch_size), self.zeros(batch_size))
+
+    def step(self, x_BD: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+        gates = linear(x_BD, self.W, self.b) + linear(state.hidden_BH, self.U)
+        i, f, g, o = gates.chunk(4, dim=1)
+        cell_BH = torch.sigmoid(f) * state.cell_BH + torch.sigmoid(i) * torch.tanh(g)
+        hidden_BH = torch.sigmoid(o) * torch.tanh(cell_BH)
+        return hidden_BH, LSTMState(hidden_BH, cell_BH)

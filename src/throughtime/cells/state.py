@@ -1,0 +1,111 @@
+"""The state of a cell or a stack: the one place that knows how to make, detach, reset, select, save and load it.
+
+A cell's state is a NamedTuple of arrays whose first axis is the batch (B); a stack's state is a tuple of its layers'
+states. The functions here take either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+State = Any
+"""A NamedTuple of tensors, or a tuple of such: Python's types cannot say so."""
+
+
+class HiddenState(NamedTuple):
+    """The state of a cell that has only its output to remember."""
+
+    hidden_BH: Tensor
+
+
+def map_state(function: Callable[..., Tensor], *states: State) -> State:
+    """`function` applied to the arrays of one state, or to the matching arrays of several."""
+    first = states[0]
+    if isinstance(first, Tensor):
+        return function(*states)
+    mapped = [map_state(function, *parts) for parts in zip(*states, strict=True)]
+    return tuple(mapped) if type(first) is tuple else type(first)(*mapped)
+
+
+def leaves(state: State) -> list[Tensor]:
+    """The arrays of a state, layer by layer."""
+    if isinstance(state, Tensor):
+        return [state]
+    return [leaf for part in state for leaf in leaves(part)]
+
+
+def batch_size(state: State) -> int:
+    return leaves(state)[0].shape[0]
+
+
+def detach(state: State) -> State:
+    """The same numbers; no gradient goes back through them."""
+    return map_state(torch.Tensor.detach, state)
+
+
+def reset_rows(state: State, fresh_B: Tensor, initial: State) -> State:
+    """The rows of `initial` where `fresh_B` is true, of `state` elsewhere."""
+    return map_state(lambda old, new: torch.where(_column(fresh_B, old), new, old), state, initial)
+
+
+def select_rows(state: State, rows: Tensor) -> State:
+    """The rows named by their indices, in that order; one may be named twice (a beam that branches)."""
+    return map_state(lambda array: array.index_select(0, rows), state)
+
+
+def put_rows(state: State, rows: Tensor, new: State) -> State:
+    """`state` with the rows named replaced by those of `new`, in order."""
+    return map_state(lambda old, fresh: old.index_copy(0, rows, fresh), state, new)
+
+
+def scale_gradient(state: State, flow_B: Tensor) -> State:
+    """The same state; the gradient that goes back through a row is multiplied by its entry of `flow_B`."""
+    return map_state(lambda array: _ScaleGradient.apply(array, flow_B), state)
+
+
+def to_arrays(state: State, prefix: str = "state") -> dict[str, Tensor]:
+    """The state as named arrays, to be saved: `state.0.hidden_BH` for the first layer of a stack."""
+    if isinstance(state, Tensor):
+        return {prefix: state.detach().contiguous()}
+    names = getattr(state, "_fields", range(len(state)))
+    return {
+        key: array
+        for name, part in zip(names, state, strict=True)
+        for key, array in to_arrays(part, f"{prefix}.{name}").items()
+    }
+
+
+def from_arrays(arrays: Mapping[str, Tensor], like: State, prefix: str = "state") -> State:
+    """The state that `to_arrays` took apart, in the shape of `like` (an initial state of the same batch size).
+
+    Raises:
+        ValueError: where an array is missing or has another shape.
+    """
+    wanted = to_arrays(like, prefix)
+    if arrays.keys() != wanted.keys():
+        raise ValueError(f"a state of {sorted(wanted)} was expected, got {sorted(arrays)}")
+    for name, array in wanted.items():
+        if arrays[name].shape != array.shape:
+            raise ValueError(f"{name} should have shape {list(array.shape)}, got {list(arrays[name].shape)}")
+    found = iter(arrays[name] for name in wanted)
+    return map_state(lambda array: next(found).to(array), like)
+
+
+def _column(mask_B: Tensor, array: Tensor) -> Tensor:
+    return mask_B.view(-1, *[1] * (array.dim() - 1))
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, array: Tensor, flow_B: Tensor) -> Tensor:
+        ctx.save_for_backward(flow_B)
+        return array.view_as(array)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (flow_B,) = ctx.saved_tensors
+        return gradients[0] * _column(flow_B, gradients[0]).to(gradients[0]), None

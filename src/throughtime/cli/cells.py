@@ -1,0 +1,33 @@
+"""`throughtime cells`: the cells and their equations."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command("cells", short_help="List the cells, their equations and sizes.")
+@click.option("--input", "input_size", metavar="D", default=256, show_default=True, help="Input size to count with.")
+@click.option("--hidden", metavar="H", default=256, show_default=True, help="Hidden size to count with.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def command(input_size: int, hidden: int, as_json: bool) -> None:
+    """List the cells, one step of each as equations, and its parameters at a given size."""
+    import torch
+
+    from throughtime import cells
+
+    found = {}
+    for name in cells.names():
+        with torch.device("meta"):
+            cell = cells.create(name, input_size, hidden)
+        parameters = sum(parameter.numel() for parameter in cell.parameters())
+        found[name] = {"equations": cell.equations, "parameters": parameters, "engine": cell.engine}
+    if as_json:
+        click.echo(json.dumps({"input_size": input_size, "hidden_size": hidden, "cells": found}))
+        return
+    for name, facts in found.items():
+        click.echo(
+            f"{name}: {facts['parameters']:,} parameters at D={input_size}, H={hidden}; run by {facts['engine']}"
+        )
+        click.echo("".join(f"    {line}\n" for line in str(facts["equations"]).splitlines()))

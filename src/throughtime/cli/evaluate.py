@@ -1,0 +1,41 @@
+"""`throughtime evaluate`: how good a model is on a text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from throughtime.cli.run_argument import open_run, open_text, run_argument, text_argument
+
+
+@click.command("evaluate", short_help="Measure a model on a text.")
+@run_argument
+@text_argument
+@click.option("--lanes", metavar="N", type=click.IntRange(min=1), help="Parts read at once; default: by length.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def command(run: Path, text: str | None, lanes: int | None, as_json: bool) -> None:
+    """Measure the model in RUN (a run or model folder) on TEXT, or on what the run held out.
+
+    Every token but the first is predicted once, with the state carried through the whole text. The figures do not
+    depend on --lanes, only the time does. Bits per byte are of the text, whatever a token is: where the vocabulary
+    lacks a token, spelling it is charged.
+    """
+    loaded = open_run(run)
+    name, ids = open_text(loaded, text)
+
+    from throughtime.training.evaluation import evaluate
+
+    found = evaluate(loaded.model, ids, lanes)
+    if as_json:
+        click.echo(json.dumps({"text": name, **found.as_dict()}))
+        return
+    click.echo(f"{name}: {found.tokens:,} tokens of {loaded.tokenizer.kind}, {found.bytes:,} bytes")
+    click.echo(f"nats per token  {found.nats_per_token:.6f}")
+    click.echo(f"perplexity      {found.perplexity:.6f} per {loaded.tokenizer.kind}")
+    if found.bits_per_char is not None:
+        click.echo(f"bits per char   {found.bits_per_char:.6f}")
+    click.echo(f"bits per byte   {found.bits_per_byte:.6f}")
+    if found.unknown:
+        click.echo(f"unknown         {found.unknown / found.tokens:.3%} of the tokens; their spelling is in the bits")

@@ -1,0 +1,84 @@
+"""The command line: finds the command, turns errors into one line and an exit code.
+
+A command's file is imported when the command, or the list of commands, is asked for; the part it serves only when it
+runs. Exit codes: 0 done, 1 the job failed, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import Any
+
+import click
+
+import throughtime
+from throughtime.errors import SettingError, ThroughtimeError
+
+COMMANDS = ("train", "evaluate", "generate", "score", "cells", "doctor")
+
+
+class Commands(click.Group):
+    """The commands, each from the file of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"throughtime.cli.{cmd_name}").command
+        command.params.append(click.Option(["--traceback"], is_flag=True, expose_value=False, help=TRACEBACK))
+        return command
+
+
+TRACEBACK = "Show where in the code an error arose."
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(throughtime.__version__, message="%(prog)s %(version)s")
+@click.option("--traceback", is_flag=True, expose_value=False, help=TRACEBACK)
+def group() -> None:
+    """Recurrent networks for sequences, run at the speed of the machine, with nothing hidden."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code: Any = group.main(arguments, prog_name="throughtime", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except (Exception, KeyboardInterrupt) as error:
+        if "--traceback" in arguments:
+            traceback.print_exc()
+        message, code = _explain(error)
+        click.echo(message, err=True)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """What to say of an error, in a line, and the exit code."""
+    match error:
+        case click.exceptions.NoArgsIsHelpError():
+            return error.format_message(), 2
+        case click.UsageError():
+            where = f"; see {error.ctx.command_path} --help" if error.ctx else ""
+            return f"throughtime: {error.format_message().rstrip('.')}{where}", 2
+        case SettingError():
+            return f"throughtime: {error}", 2
+        case ThroughtimeError():
+            return f"throughtime: {error}", 1
+        case KeyboardInterrupt() | click.Abort():
+            return "throughtime: interrupted", 130
+        case ModuleNotFoundError(name="torch" | "matplotlib"):
+            return f"throughtime: this needs {error.name}: pip install 'throughtime[train]'", 1
+        case OSError():
+            place = f" {error.filename}" if error.filename else ""
+            return f"throughtime: the system refused{place}: {error.strerror or error}", 1
+    line = " ".join(str(error).split())
+    return f"throughtime: unforeseen {type(error).__name__}: {line}; please report it with what --traceback shows", 1

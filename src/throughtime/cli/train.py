@@ -1,0 +1,93 @@
+"""`throughtime train`: from a text to a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+OPTIONS = {
+    "tokens": "text.tokens",
+    "valid": "text.valid",
+    "test": "text.test",
+    "cell": "model.cell",
+    "hidden": "model.hidden_size",
+    "layers": "model.layers",
+    "minutes": "training.minutes",
+    "epochs": "training.epochs",
+    "steps": "training.steps",
+}
+"""Options that are short for a setting."""
+
+
+@click.command("train", short_help="Train a language model on a text.")
+@click.argument("texts", metavar="[TEXT ...]", nargs=-1)
+@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Run folder; default: a new one in runs/.")
+@click.option("--recipe", metavar="NAME|FILE.toml", help="Settings to begin with: demo, shakespeare-char, or a file.")
+@click.option("--set", "assignments", metavar="a.b=value", multiple=True, help="Change one setting; may be repeated.")
+@click.option("--tokens", type=click.Choice(["byte", "char", "word", "bpe"]), help="What a token is.")
+@click.option("--cell", metavar="NAME", help="Kind of cell; `throughtime cells` lists them.")
+@click.option("--hidden", metavar="N", type=int, help="Units of each layer.")
+@click.option("--layers", metavar="N", type=int, help="Layers.")
+@click.option("--minutes", metavar="M", type=float, help="Train for so long.")
+@click.option("--epochs", metavar="E", type=float, help="Train for so many passes over the text.")
+@click.option("--steps", metavar="N", type=int, help="Train for so many optimiser steps.")
+@click.option("--valid", metavar="F", multiple=True, help="Text to validate on, instead of a share of TEXT.")
+@click.option("--test", metavar="F", multiple=True, help="Text to test on, instead of a share of TEXT.")
+@click.option("--dry-run", is_flag=True, help="Read the text, build the model, say what would happen; train nothing.")
+@click.option("--print-recipe", is_flag=True, help="Print every setting as TOML that --recipe takes; train nothing.")
+def command(
+    texts: tuple[str, ...],
+    out: Path | None,
+    recipe: str | None,
+    assignments: tuple[str, ...],
+    dry_run: bool,
+    print_recipe: bool,
+    **options: Any,
+) -> None:
+    """Train a language model on TEXT: files, folders, globs, - for standard input, builtin or builtin:stdlib.
+
+    Ctrl-C ends the training with what has been learned (exit code 130).
+    """
+    from throughtime import recipe as recipes
+
+    changes: dict[str, Any] = {"text": {"sources": list(texts)}} if texts else {}
+    for assignment in assignments:
+        changes = recipes.merge(changes, recipes.parse_assignment(assignment))
+    for name, path in OPTIONS.items():
+        value = list(options[name]) if isinstance(options[name], tuple) else options[name]
+        if value is not None and value != []:
+            section, key = path.split(".")
+            changes = recipes.merge(changes, {section: {key: value}})
+    settings = recipes.build(recipes.change(recipes.read(recipe) if recipe else {}, changes))
+    if print_recipe:
+        click.echo(recipes.to_toml(settings), nl=False)
+        return
+    if not settings.text.sources:
+        raise click.UsageError("no text is named: give TEXT, or `builtin` for the text that Python carries")
+
+    from throughtime.training import loop
+    from throughtime.training.display import for_this_terminal
+
+    if dry_run:
+        click.echo("\n".join(loop.dry_run(settings)))
+        return
+    result = loop.train(settings, out, for_this_terminal())
+    click.echo(_summary(result, settings.text.tokens))
+    if result.ending == "interrupted":
+        raise KeyboardInterrupt
+
+
+def _summary(result: Any, kind: str) -> str:
+    lines = [f"{result.steps:,} steps in {result.seconds:.0f} s ({result.ending})"]
+    if result.measure is not None:
+        found = result.measure
+        lines.append(
+            f"{result.split} split, {found.tokens:,} tokens: perplexity {found.perplexity:.3f} per {kind} "
+            f"({found.nats_per_token:.4f} nats), {found.bits_per_byte:.4f} bits per byte"
+        )
+    if result.sample:
+        lines += ["sample:", *(f"  | {line}" for line in result.sample.splitlines())]
+    lines += [f"curve:  {result.folder / 'curve.svg'}", f"run:    {result.folder}"]
+    return "\n".join(lines)

@@ -1,0 +1,103 @@
+"""From a model to text: P(y | o) = exp(o[y]) / sum exp(o), one token after the other, the state carried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from throughtime.errors import ThroughtimeError
+from throughtime.models.language import LanguageModel
+from throughtime.text.tokenizer import Tokenizer
+
+
+def generate(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompt: str = "",
+    tokens: int = 200,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+) -> Iterator[str]:
+    """Text that follows the prompt, as it comes; the prompt itself is not repeated.
+
+    Args:
+        model: predicts.
+        tokenizer: the one the model was trained with.
+        prompt: read first; empty: the model begins a line.
+        tokens: how many to draw.
+        temperature: the logits are divided by it; 0 takes the likeliest token.
+        top_k: draw from the k likeliest tokens only.
+        top_p: draw from the fewest likeliest tokens whose probabilities sum to p.
+        seed: same seed, same text; None: another text each time.
+
+    Raises:
+        ThroughtimeError: where a setting is out of range or the prompt cannot be encoded.
+    """
+    if tokens < 0 or temperature < 0:
+        raise ThroughtimeError(f"tokens and temperature must not be negative, got {tokens} and {temperature:g}")
+    if top_k is not None and top_k < 1:
+        raise ThroughtimeError(f"top_k must be at least 1, got {top_k}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ThroughtimeError(f"top_p must be above 0 and at most 1, got {top_p:g}")
+    ids = opening(tokenizer, prompt)
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return tokenizer.decode_stream(_draw(model, ids, tokens, tokenizer.unknown, generator, temperature, top_k, top_p))
+
+
+def opening(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """The ids a model reads first: the prompt's, or those of a line end, after which a line begins.
+
+    Raises:
+        ThroughtimeError: where the vocabulary lacks a part of the prompt.
+    """
+    ids = [int(index) for index in tokenizer.encode(prompt or "\n")]
+    if tokenizer.unknown in ids and prompt:
+        known = tokenizer.decode(ids)
+        raise ThroughtimeError(f"the model's vocabulary lacks a part of the prompt, which reads to it as {known!r}")
+    return ids
+
+
+@torch.no_grad()
+def _draw(
+    model: LanguageModel,
+    ids: list[int],
+    tokens: int,
+    unknown: int | None,
+    generator: torch.Generator,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+) -> Iterator[int]:
+    logits_TBV, state = model(torch.tensor(ids)[:, None])
+    logits_V = logits_TBV[-1, 0]
+    for left in range(tokens, 0, -1):
+        if unknown is not None:
+            logits_V[unknown] = -torch.inf  # there is no text for it
+        drawn = _choose(logits_V, generator, temperature, top_k, top_p)
+        yield drawn
+        if left > 1:
+            logits_BV, state = model.step(torch.tensor([drawn]), state)
+            logits_V = logits_BV[0]
+
+
+def _choose(
+    logits_V: Tensor, generator: torch.Generator, temperature: float, top_k: int | None, top_p: float | None
+) -> int:
+    if temperature == 0:
+        return int(logits_V.argmax())
+    likely, order = torch.sort((logits_V.double() / temperature).softmax(0), descending=True)
+    if top_k is not None:
+        likely = likely[:top_k]
+    if top_p is not None:
+        before = likely.cumsum(0) / likely.sum() - likely / likely.sum()
+        likely = likely[before < top_p]
+    return int(order[torch.multinomial(likely, 1, generator=generator)])

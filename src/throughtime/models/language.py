@@ -1,0 +1,120 @@
+"""The language model: embedding, stack, head.
+
+Axes: T time, B batch (lane), H hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear
+
+from throughtime import cells
+from throughtime.cells.stack import Stack, drop
+from throughtime.cells.state import State
+from throughtime.recipe import Model
+from throughtime.streams.window import NO_TARGET
+
+LOGITS_AT_ONCE = 1 << 24
+"""Entries of logits held at once while a text is measured (64 MB of float32)."""
+
+
+@final
+class LanguageModel(nn.Module):
+    """P(next token | tokens so far) = softmax(W_o h_t + b_o), with h_t from a stack over embedded tokens.
+
+    The embedding starts normal with standard deviation 1 (tied: H^-1/2, for it is the output matrix too), W_o uniform
+    with variance 1 / (3 H), b_o zero.
+
+    Args:
+        settings: sizes and the kind of cell.
+        vocabulary_size: V.
+        generator: seeds the initial parameters.
+    """
+
+    def __init__(self, settings: Model, vocabulary_size: int, generator: torch.Generator | None = None):
+        super().__init__()
+        self.settings, self.vocabulary_size = settings, vocabulary_size
+        hidden, embedding = settings.hidden_size, settings.embedding_size or settings.hidden_size
+        spread = hidden**-0.5 if settings.tied else 1.0
+        self.embedding = nn.Parameter(torch.empty(vocabulary_size, embedding).normal_(0, spread, generator=generator))
+        layers = [
+            cells.create(
+                settings.cell,
+                hidden if level else embedding,
+                hidden,
+                engine=settings.engine,
+                generator=generator,
+                **settings.cell_options,
+            )
+            for level in range(settings.layers)
+        ]
+        self.stack = Stack(layers, settings.dropout)
+        if not settings.tied:
+            bound = hidden**-0.5
+            self.W_o = nn.Parameter(torch.empty(vocabulary_size, hidden).uniform_(-bound, bound, generator=generator))
+        self.b_o = nn.Parameter(torch.zeros(vocabulary_size))
+
+    @property
+    def engine(self) -> str:
+        """What runs a sequence: `torch` or `reference`."""
+        return self.stack.engine
+
+    def initial_state(self, batch_size: int) -> State:
+        return self.stack.initial_state(batch_size)
+
+    def step(self, ids_B: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token a lane: the logits_BV of the token that follows, and the state."""
+        hidden_BH, state = self.stack.step(self.embedding[ids_B], state)
+        return self._logits(hidden_BH), state
+
+    def forward(
+        self,
+        ids_TB: Tensor,
+        state: State = None,
+        fresh_TB: Tensor | None = None,
+        flow_TB: Tensor | None = None,
+        noise: torch.Generator | None = None,
+    ) -> tuple[Tensor, State]:
+        """Logits_TBV of the token that follows each, and the state; arguments as in `Stack.forward`."""
+        hidden_TBH, state = self._hidden(ids_TB, state, fresh_TB, flow_TB, noise)
+        return self._logits(hidden_TBH), state
+
+    def nats(
+        self,
+        ids_TB: Tensor,
+        targets_TB: Tensor,
+        state: State = None,
+        fresh_TB: Tensor | None = None,
+        flow_TB: Tensor | None = None,
+        noise: torch.Generator | None = None,
+    ) -> tuple[Tensor, State]:
+        """-log P of each target (nats_TB, 0 where it is NO_TARGET), and the state.
+
+        Without gradient, only a chunk of the logits exists at any time.
+        """
+        hidden_TBH, state = self._hidden(ids_TB, state, fresh_TB, flow_TB, noise)
+        hidden_NH, targets_N = hidden_TBH.flatten(0, 1), targets_TB.flatten()
+        rows = len(targets_N) if torch.is_grad_enabled() else max(1, LOGITS_AT_ONCE // self.vocabulary_size)
+        nats = [
+            cross_entropy(self._logits(hidden), targets, ignore_index=NO_TARGET, reduction="none")
+            for hidden, targets in zip(hidden_NH.split(rows), targets_N.split(rows), strict=True)
+        ]
+        return torch.cat(nats).view_as(targets_TB), state
+
+    def _hidden(
+        self,
+        ids_TB: Tensor,
+        state: State,
+        fresh_TB: Tensor | None,
+        flow_TB: Tensor | None,
+        noise: torch.Generator | None,
+    ) -> tuple[Tensor, State]:
+        x_TBD = drop(nn.functional.embedding(ids_TB, self.embedding), self.settings.dropout, noise)
+        hidden_TBH, state = self.stack(x_TBD, state, fresh_TB, flow_TB, noise)
+        return drop(hidden_TBH, self.settings.dropout, noise), state
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return linear(hidden, self.embedding if self.settings.tied else self.W_o, self.b_o)

@@ -1,0 +1,71 @@
+"""How good a model is on a text: sums and counts in float64, divided once.
+
+Perplexity depends on what a token is. Bits per byte of the original text does not: it stands beside every perplexity
+here. What a tokeniser hides behind its unknown token is not free: each unknown token is charged what it would take to
+spell it, 8 bits for each byte it hides and 8 for the end. So the bits per byte always belong to the whole text.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from throughtime.text.ids import Facts
+
+SPELLING_BITS = 8
+
+
+class Measure(NamedTuple):
+    """A measured text. Lengths leave out the first token, which nothing predicts."""
+
+    nats: float
+    """Sum of -log P over the predicted tokens."""
+    tokens: int
+    """Predicted tokens."""
+    bytes: int
+    """Bytes of text that they stand for."""
+    characters: int | None
+    """Characters of text that they stand for; None where the text is not UTF-8."""
+    spelled_bits: int
+    """Bits charged for what unknown tokens hide."""
+    unknown: int
+    """Unknown tokens."""
+
+    @property
+    def nats_per_token(self) -> float:
+        return self.nats / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        """The exponential of the nats per token; infinite where float64 cannot hold it."""
+        return math.exp(self.nats_per_token) if self.nats_per_token < 709 else math.inf
+
+    @property
+    def bits(self) -> float:
+        """Bits that the predicted text takes."""
+        return self.nats / math.log(2) + self.spelled_bits
+
+    @property
+    def bits_per_char(self) -> float | None:
+        return None if self.characters is None else self.bits / self.characters
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.bits / self.bytes
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures by their names."""
+        figures = ("tokens", "bytes", "nats_per_token", "perplexity", "bits_per_char", "bits_per_byte")
+        return {name: getattr(self, name) for name in figures} | {"unknown_share": self.unknown / self.tokens}
+
+
+def measure(nats: float, tokens: int, facts: Facts) -> Measure:
+    """The measure of a whole tokenised text, from the sum of -log P (nats) over its `tokens` predicted tokens."""
+    return Measure(
+        nats=nats,
+        tokens=tokens,
+        bytes=facts.bytes - facts.first_bytes,
+        characters=None if facts.characters is None else facts.characters - facts.first_characters,
+        spelled_bits=SPELLING_BITS * (facts.hidden_bytes + facts.unknown),
+        unknown=facts.unknown,
+    )

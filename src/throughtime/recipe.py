@@ -1,0 +1,298 @@
+"""One frozen, validated tree of settings: TOML in, TOML out; an unknown key is an error.
+
+Every setting the system has stands in this file, with its unit and its meaning under it. Other parts receive the
+branch they need (`recipe.text`, `recipe.streams`, ...) and never read a file of settings themselves.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from throughtime.errors import SettingError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Natural = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Sources = Annotated[tuple[str, ...], Field(strict=False)]
+
+BUDGETS = ("steps", "epochs", "minutes")
+
+
+class Settings(BaseModel):
+    """A branch of the tree."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class Text(Settings):
+    """Bytes to ids: where the text comes from and what a token is."""
+
+    sources: Sources = ()
+    """Files, folders, globs, `-` (standard input), `builtin` (Python's language reference), `builtin:stdlib`."""
+    valid: Sources = ()
+    """Texts to validate on; when given, `split` takes no share for it."""
+    test: Sources = ()
+    """Texts to test on; when given, `split` takes no share for it."""
+    split: Annotated[tuple[Share, Share, Share], Field(strict=False)] = (0.9, 0.05, 0.05)
+    """Shares of the bytes for training, validation and test, in the order of the text; they sum to 1."""
+    encoding: str = "utf-8"
+    """Encoding of the texts, by Python's name; `utf-8-sig` leaves out a byte-order mark. Bytes need none."""
+    newlines: Literal["keep", "lf"] = "keep"
+    """`lf` turns every CR LF into LF."""
+    separator: str = ""
+    """Text that ends a document inside a file; empty: every file is one document."""
+    tokens: Literal["byte", "char", "word", "bpe"] = "char"
+    """What a token is."""
+    vocabulary_size: Annotated[int, Field(ge=2, le=2**31)] = 8192
+    """Most tokens a `word` or `bpe` vocabulary may hold."""
+    minimum_count: Natural = 2
+    """A `word`, or a pair that `bpe` would merge, seen less often in the training text is not in the vocabulary."""
+    fit_bytes: Natural = 268_435_456
+    """Most bytes of training text a vocabulary is built from, taken in evenly spaced pieces (`char`: all of it)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_take_no_share(cls, values: Any) -> Any:
+        """Files named for validation or test stand in for the default split, not for one the user wrote."""
+        if isinstance(values, Mapping) and "split" not in values and (values.get("valid") or values.get("test")):
+            return {**values, "split": (1.0, 0.0, 0.0)}
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if abs(sum(self.split) - 1) > 1e-6:
+            raise ValueError(f"split must sum to 1, got {list(self.split)}, which sums to {sum(self.split):g}")
+        for name, share in zip(("valid", "test"), self.split[1:], strict=True):
+            if getattr(self, name) and share:
+                raise ValueError(f"{name} names files, so split must give it 0, got {list(self.split)}")
+        if not self.split[0]:
+            raise ValueError(f"split must leave a share for training, got {list(self.split)}")
+        try:
+            "".encode(self.encoding)
+        except (LookupError, UnicodeError):
+            raise ValueError(f"encoding must be one that Python knows, got {self.encoding!r}; try 'latin-1'") from None
+        return self
+
+
+class Streams(Settings):
+    """Ids to windows: how the stream is cut into minibatches."""
+
+    partition: Literal["sequential", "random"] = "sequential"
+    """`sequential`: lanes in order, the state is carried; `random`: windows in any order, the state is reset."""
+    lanes: Natural = 32
+    """Sequences side by side in a minibatch."""
+    window: Natural = 64
+    """Tokens of each lane in a minibatch; the reach of the gradient under fixed truncation."""
+
+
+class Model(Settings):
+    """Cells to outputs: the network."""
+
+    cell: str = "lstm"
+    """A name that `throughtime cells` lists."""
+    cell_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Options of the cell, such as `forget_bias` of an LSTM."""
+    hidden_size: Natural = 256
+    """Units of each layer."""
+    layers: Natural = 1
+    """Layers of the stack."""
+    embedding_size: Whole = 0
+    """Size of a token's vector; 0: as `hidden_size`."""
+    tied: bool = False
+    """The output layer uses the embedding's matrix."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability that a unit is dropped on the embedding, between layers and before the output."""
+    engine: Literal["auto", "torch", "reference"] = "auto"
+    """What runs a sequence: `torch` PyTorch's fused form, `reference` the cell's own step, `auto` the fastest."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.tied and self.embedding_size not in (0, self.hidden_size):
+            raise ValueError(
+                f"tied needs embedding_size equal to hidden_size ({self.hidden_size}) or 0, got {self.embedding_size}"
+            )
+        return self
+
+
+class Gradient(Settings):
+    """Loss to gradient: how far back it goes and how large it may get."""
+
+    truncation: Literal["fixed"] = "fixed"
+    """`fixed`: every window ends the gradient's way back; the state goes on, detached."""
+    clip_norm: NonNegative = 1.0
+    """Largest global norm of the gradient of the mean loss; 0: any."""
+    clip_value: NonNegative = 0.0
+    """Largest absolute value of one entry of the gradient, applied before `clip_norm`; 0: any."""
+
+
+class Training(Settings):
+    """The loop: how long, how fast, how it is watched."""
+
+    steps: Natural | None = None
+    """Budget in optimiser steps. One of `steps`, `epochs`, `minutes`."""
+    epochs: Positive | None = None
+    """Budget in passes over the training text."""
+    minutes: Positive | None = None
+    """Budget in minutes by the clock, validation included."""
+    seed: Whole = 0
+    """Seed of everything random."""
+    learning_rate: Positive = 4e-3
+    """Highest learning rate of AdamW."""
+    warmup: Share = 0.02
+    """Share of the budget in which the learning rate rises from 0."""
+    final_rate: Share = 0.02
+    """Learning rate at the end of the cosine, as a share of the highest."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of AdamW's mean of gradients."""
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay of AdamW's mean of squared gradients."""
+    weight_decay: NonNegative = 0.01
+    """Decoupled weight decay of matrices; biases have none."""
+    validations: Natural = 10
+    """Validations, evenly spread over the budget; the last stands at its end."""
+    patience: Whole = 0
+    """Stop after this many validations without a better one; 0: never."""
+    sample_tokens: Whole = 150
+    """Tokens of sample text at each validation; 0: none."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """A loss or gradient that is not finite: `stop` ends the training, `skip` leaves the minibatch out."""
+    threads: Whole = 0
+    """Processor threads; 0: all that the process may use."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_budget(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and all(values.get(budget) is None for budget in BUDGETS):
+            return {**values, "minutes": 5.0}
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        given = [budget for budget in BUDGETS if getattr(self, budget) is not None]
+        if len(given) > 1:
+            raise ValueError(f"the budget must be one of steps, epochs or minutes, got {' and '.join(given)}")
+        return self
+
+
+class Recipe(Settings):
+    """Everything that decides how a run turns out."""
+
+    text: Text = Field(default_factory=Text)
+    streams: Streams = Field(default_factory=Streams)
+    model: Model = Field(default_factory=Model)
+    gradient: Gradient = Field(default_factory=Gradient)
+    training: Training = Field(default_factory=Training)
+
+
+def build(tree: Mapping[str, Any]) -> Recipe:
+    """Check a tree of plain values and freeze it.
+
+    Raises:
+        SettingError: with every unknown key and wrong value in one line.
+    """
+    try:
+        return Recipe.model_validate(dict(tree))
+    except ValidationError as error:
+        raise SettingError("; ".join(_describe(dict(detail)) for detail in error.errors())) from None
+
+
+def read(name_or_file: str) -> dict[str, Any]:
+    """The tree in a recipe file (a path that ends in `.toml`) or in one of the recipes that come with the package."""
+    if not name_or_file.endswith(".toml"):
+        if name_or_file not in names():
+            raise SettingError(
+                f"there is no recipe {name_or_file!r}; there are {', '.join(names())}, or a file that ends in .toml"
+            )
+        return tomllib.loads(_shipped().joinpath(f"{name_or_file}.toml").read_text("utf-8"))
+    try:
+        return tomllib.loads(Path(name_or_file).read_text("utf-8"))
+    except OSError as error:
+        raise SettingError(f"cannot read the recipe {name_or_file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError(f"{name_or_file} is not TOML: {error}") from None
+
+
+def names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(path.name.removesuffix(".toml") for path in _shipped().iterdir() if path.name.endswith(".toml"))
+
+
+def change(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's tree with changes laid over it. A new budget replaces the old one, whatever its unit."""
+    training = base.get("training", {})
+    if any(budget in changes.get("training", {}) for budget in BUDGETS):
+        base = {**base, "training": {key: value for key, value in training.items() if key not in BUDGETS}}
+    return merge(base, changes)
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """One tree laid over another."""
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def parse_assignment(assignment: str) -> dict[str, Any]:
+    """`"a.b=value"` as a tree. The value is read as TOML; what is not TOML is a string."""
+    path, equals, text = assignment.partition("=")
+    if not equals or not path.strip():
+        raise SettingError(f"a setting is written section.name=value, got {assignment!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    for key in reversed(path.strip().split(".")):
+        value = {key: value}
+    return dict(value)
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe as TOML that `read` takes back, each setting with its meaning above it."""
+    import tomlkit
+
+    document = tomlkit.document()
+    for section in Recipe.model_fields:
+        table = tomlkit.table()
+        branch: Settings = getattr(recipe, section)
+        for name, field in type(branch).model_fields.items():
+            value = getattr(branch, name)
+            if value is not None:
+                table.add(tomlkit.comment(field.description or ""))
+                table.add(name, list(value) if isinstance(value, tuple) else value)
+        document.add(section, table)
+    return tomlkit.dumps(document)
+
+
+def _shipped() -> Traversable:
+    return resources.files("throughtime") / "recipes"
+
+
+def _describe(detail: Mapping[str, Any]) -> str:
+    """One of pydantic's findings in this project's words."""
+    path = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(path, _paths(Recipe), n=1, cutoff=0.75)
+        return f"there is no setting {path}" + (f"; did you mean {near[0]}?" if near else "")
+    if detail["type"] == "value_error":
+        return f"{path}.{detail['ctx']['error']}"
+    return f"{path}: {detail['msg'].replace('Input should', 'should')}, got {detail['input']!r}"
+
+
+def _paths(branch: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in branch.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            yield from _paths(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name

@@ -1,0 +1,263 @@
+"""Text to ids and back: byte, character, word and byte pair, behind one interface.
+
+Each kind is a Hugging Face tokenizer (`tokenizer.json` loads in `tokenizers.Tokenizer.from_file`) whose tokens, put one
+after the other, are the text. Bytes and characters are encoded by array operations that give the library's ids; words
+and byte pairs by the library. Every line end is a token of its own in all four.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Library
+
+from throughtime.errors import ThroughtimeError
+from throughtime.recipe import Text
+from throughtime.text.cache import hash_of
+
+UNKNOWN = "<unk>"
+
+ANY_CHARACTER = r"[\s\S]"
+# A word brings the one space before it along: tokens then join to exactly the text, and "cat" after a space and "cat"
+# after a bracket are two tokens. An apostrophe inside a word belongs to it; any other mark stands alone. `<unk>`, which
+# prepared corpora write for a rare word, is one.
+WORD = r"\n| ?<unk>| ?\w+(?:['’]\w+)*| ?[^\w\s]|[^\S\n]"
+# Merges stay inside a word, a run of marks or a run of spaces.
+PAIR = r"\n| ?\w+| ?[^\w\s]+|[^\S\n]+(?!\S)|[^\S\n]+"
+
+Ids = npt.NDArray[np.unsignedinteger[Any]]
+"""uint16, or uint32 where the vocabulary needs it."""
+
+
+class Tokenizer(ABC):
+    """Text to ids and back.
+
+    Attributes:
+        kind: `byte`, `char`, `word` or `bpe`.
+        pieces: for each id the bytes it stands for; decoding puts them one after the other.
+        unknown: the id of what the vocabulary lacks; None where it lacks nothing.
+    """
+
+    kind: str
+    piece_limit: int
+    """Bytes that are best encoded at once."""
+
+    def __init__(self, library: Library, pieces: Sequence[bytes], unknown: int | None):
+        self.library = library
+        self.pieces = tuple(pieces)
+        self.unknown = unknown
+
+    @abstractmethod
+    def encode_many(self, pieces: Sequence[bytes]) -> list[Ids]:
+        """The ids of each piece of UTF-8 (any bytes for `byte`), each encoded by itself."""
+
+    @final
+    def encode(self, text: str) -> Ids:
+        return self.encode_many([text.encode()])[0]
+
+    @final
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        return b"".join([self.pieces[index] for index in ids])
+
+    @final
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text; bytes that are no UTF-8 (a byte or pair model may write them) show as U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", "replace")
+
+    @final
+    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
+        """The text as it comes, a string for each id; it is empty until a character is complete."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for index in ids:
+            yield decoder.decode(self.pieces[index])
+        yield decoder.decode(b"", final=True)
+
+    @final
+    @property
+    def vocabulary_size(self) -> int:
+        return len(self.pieces)
+
+    @final
+    @property
+    def dtype(self) -> np.dtype[np.unsignedinteger[Any]]:
+        return np.dtype("<u2" if len(self.pieces) <= 1 << 16 else "<u4")
+
+    @final
+    @property
+    def digest(self) -> str:
+        """Hash of everything that decides which ids a text gets."""
+        return hash_of(self.library.to_str())
+
+    @final
+    def save(self, path: Path) -> None:
+        path.write_text(self.library.to_str(pretty=True) + "\n", "utf-8")
+
+
+class ByteTokenizer(Tokenizer):
+    """256 tokens, the id is the byte. Needs no vocabulary and takes any file."""
+
+    kind = "byte"
+    piece_limit = 1 << 20
+
+    def encode_many(self, pieces: Sequence[bytes]) -> list[Ids]:
+        return [np.frombuffer(piece, np.uint8).astype(self.dtype) for piece in pieces]
+
+
+class CharTokenizer(Tokenizer):
+    """A token for each character (Unicode code point) of the training text, in order of number; 0 is unknown."""
+
+    kind = "char"
+    piece_limit = 1 << 20
+
+    def __init__(self, library: Library, pieces: Sequence[bytes], unknown: int | None):
+        super().__init__(library, pieces, unknown)
+        self._id_of = np.full(0x110000, unknown, self.dtype)
+        for index, piece in enumerate(pieces):
+            if index != unknown:
+                self._id_of[ord(piece.decode())] = index
+
+    def encode_many(self, pieces: Sequence[bytes]) -> list[Ids]:
+        return [self._id_of[_code_points(piece)] for piece in pieces]
+
+
+class LibraryTokenizer(Tokenizer):
+    """Words or byte pairs, encoded by the library on every core."""
+
+    piece_limit = 1 << 16
+
+    def __init__(self, kind: str, library: Library, pieces: Sequence[bytes], unknown: int | None):
+        super().__init__(library, pieces, unknown)
+        self.kind = kind
+
+    def encode_many(self, pieces: Sequence[bytes]) -> list[Ids]:
+        texts = [piece.decode() for piece in pieces]
+        encodings = self.library.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, self.dtype) for encoding in encodings]
+
+
+def fit(settings: Text, pieces: Iterable[bytes]) -> Tokenizer:
+    """Build the vocabulary from pieces of the training text."""
+    match settings.tokens:
+        case "byte":
+            return _of(_byte_library())
+        case "char":
+            return _of(_char_library(pieces))
+        case "word":
+            return _of(_word_library(pieces, settings))
+        case "bpe":
+            return _of(_pair_library(pieces, settings))
+
+
+def load(path: Path) -> Tokenizer:
+    """Read a `tokenizer.json`.
+
+    Raises:
+        ThroughtimeError: where the file is missing, damaged, or not one of the four kinds.
+    """
+    try:
+        return _of(Library.from_str(path.read_text("utf-8")))
+    except OSError as error:
+        raise ThroughtimeError(f"cannot read the tokeniser {path}: {error.strerror}") from None
+    except Exception as error:  # the library raises bare Exception
+        raise ThroughtimeError(f"{path} is not a tokeniser of this project: {error}") from None
+
+
+def _of(library: Library) -> Tokenizer:
+    """The tokeniser around a library one, of the kind that its parts tell."""
+    vocabulary = library.get_vocab()
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    if sorted(vocabulary.values()) != list(range(len(tokens))):
+        raise ValueError("its ids are not 0, 1, 2, ...")
+    description = json.loads(library.to_str())
+    match description["model"]["type"], (description["pre_tokenizer"] or {}).get("pattern"):
+        case "WordLevel", {"Regex": pattern}:
+            pieces = [token.encode() for token in tokens]
+            if pattern == ANY_CHARACTER:
+                return CharTokenizer(library, pieces, vocabulary[UNKNOWN])
+            return LibraryTokenizer("word", library, pieces, vocabulary[UNKNOWN])
+        case "BPE", _:
+            byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
+            pieces = [bytes(byte_of[character] for character in token) for token in tokens]
+            if description["model"]["merges"]:
+                return LibraryTokenizer("bpe", library, pieces, None)
+            return ByteTokenizer(library, pieces, None)
+    raise ValueError("it is neither of bytes, characters, words nor byte pairs")
+
+
+def _byte_library() -> Library:
+    library = Library(models.BPE({character: byte for byte, character in enumerate(_byte_characters())}, []))
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    library.decoder = decoders.ByteLevel()
+    return library
+
+
+def _char_library(pieces: Iterable[bytes]) -> Library:
+    seen = np.zeros(0x110000, bool)
+    for piece in pieces:
+        seen[_code_points(piece)] = True
+    return _level_library([chr(point) for point in np.flatnonzero(seen)], ANY_CHARACTER)
+
+
+def _word_library(pieces: Iterable[bytes], settings: Text) -> Library:
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=settings.vocabulary_size - 1, min_frequency=settings.minimum_count, show_progress=False
+    )
+    counted = _level_library([], WORD)
+    counted.train_from_iterator((piece.decode() for piece in pieces), trainer)
+    vocabulary = counted.get_vocab()
+    return _level_library([word for word in sorted(vocabulary, key=vocabulary.__getitem__) if word != UNKNOWN], WORD)
+
+
+def _level_library(tokens: Sequence[str], pattern: str) -> Library:
+    """One id for each stretch that `pattern` matches; 0 is unknown."""
+    library = Library(models.WordLevel({token: index for index, token in enumerate([UNKNOWN, *tokens])}, UNKNOWN))
+    library.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
+    library.decoder = decoders.Fuse()
+    return library
+
+
+def _pair_library(pieces: Iterable[bytes], settings: Text) -> Library:
+    if settings.vocabulary_size <= 256:
+        raise ThroughtimeError(
+            f"text.vocabulary_size must be over 256 for bpe (the bytes come first), got {settings.vocabulary_size}"
+        )
+    library = Library(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PAIR), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    library.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=settings.vocabulary_size,
+        min_frequency=settings.minimum_count,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    library.train_from_iterator((piece.decode() for piece in pieces), trainer)
+    return library
+
+
+def _code_points(piece: bytes) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint32]:
+    if piece.isascii():
+        return np.frombuffer(piece, np.uint8)
+    return np.frombuffer(piece.decode().encode("utf-32-le"), np.dtype("<u4"))
+
+
+def _byte_characters() -> list[str]:
+    """The printable character that stands for each byte in a byte-level vocabulary (GPT-2's table).
+
+    A byte that is printable in Latin-1 is itself; the others are, in order, the characters from 256 on.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]

@@ -1,0 +1,63 @@
+"""The card of a model: what it is, what it was trained on, how good it is, how to use it. All of it from the run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import throughtime
+from throughtime.recipe import Recipe
+from throughtime.text.dataset import Dataset, describe
+from throughtime.training.journal import Journal
+
+if TYPE_CHECKING:
+    from throughtime.training.loop import Result
+
+
+def write_card(result: Result, recipe: Recipe, dataset: Dataset, journal: Journal) -> None:
+    """Write card.md into the run folder."""
+    begin, end = next(journal.read("begin")), next(journal.read("end"))
+    model, tokenizer = recipe.model, dataset.tokenizer
+    lines = [
+        f"# {result.folder.name}",
+        "",
+        f"A recurrent language model: {model.layers} layer(s) of {model.cell}, {model.hidden_size} units, "
+        f"{begin['parameters']:,} parameters, {tokenizer.vocabulary_size:,} {tokenizer.kind} tokens. "
+        f"Made with throughtime {throughtime.__version__}.",
+        "",
+        "![loss curve](curve.svg)",
+        "",
+        "## Trained on",
+        "",
+        *(f"- {name}" for name in recipe.text.sources),
+        "",
+        *(f"- {describe(name, tokenizer, ids)}" for name, ids in dataset.splits().items()),
+        "",
+        f"{end['step']:,} steps in {end['seconds']:,.0f} s ({result.ending}), "
+        f"seed {recipe.training.seed}, {begin['threads']} threads, run by {begin['engine']}. "
+        "Every setting is in [recipe.toml](recipe.toml).",
+    ]
+    if result.measure is not None:
+        found = result.measure
+        lines += [
+            "",
+            f"## Measured on the {result.split} split",
+            "",
+            "| figure | value |",
+            "| --- | --- |",
+            f"| tokens predicted | {found.tokens:,} |",
+            f"| nats per token | {found.nats_per_token:.4f} |",
+            f"| perplexity per {tokenizer.kind} token | {found.perplexity:.4f} |",
+            f"| bits per byte of the text | {found.bits_per_byte:.4f} |",
+            f"| unknown tokens | {found.unknown / found.tokens:.3%} |",
+        ]
+    samples = list(journal.read("sample"))
+    if samples:
+        lines += ["", "## Sample", "", *(f"    {line}" for line in samples[-1]["text"].splitlines())]
+    lines += [
+        "",
+        "## Use",
+        "",
+        f"    throughtime generate {result.folder}",
+        f"    throughtime evaluate {result.folder}",
+    ]
+    (result.folder / "card.md").write_text("\n".join(lines) + "\n", "utf-8")

@@ -1,0 +1,69 @@
+"""AdamW, its schedule, and the budget that the schedule follows."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from throughtime.recipe import Training
+
+
+def optimiser(parameters: Iterable[nn.Parameter], training: Training) -> torch.optim.AdamW:
+    """AdamW; decoupled weight decay for matrices only."""
+    parameters = list(parameters)
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": training.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, training.learning_rate, (training.beta1, training.beta2), fused=True)
+
+
+def learning_rate(training: Training, progress: float) -> float:
+    """Linear warm-up from 0, then half a cosine down to the final rate, over the budget (progress 0 to 1)."""
+    if progress < training.warmup:
+        return training.learning_rate * progress / training.warmup
+    fallen = (progress - training.warmup) / (1 - training.warmup) if training.warmup < 1 else 1.0
+    cosine = 0.5 * (1 + math.cos(math.pi * min(fallen, 1.0)))
+    return training.learning_rate * (training.final_rate + (1 - training.final_rate) * cosine)
+
+
+@dataclass
+class Budget:
+    """How much of the budget is used up, in whichever unit it was given.
+
+    Attributes:
+        steps: optimiser steps the budget holds; None for a budget of minutes.
+        minutes: minutes the budget holds; None for a budget of steps or epochs.
+    """
+
+    steps: int | None
+    minutes: float | None
+    _begin: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def of(cls, training: Training, windows_per_epoch: int) -> Budget:
+        if training.epochs is not None:
+            return cls(max(1, round(training.epochs * windows_per_epoch)), None)
+        return cls(training.steps, training.minutes)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the training began."""
+        return time.monotonic() - self._begin
+
+    def progress(self, steps: int) -> float:
+        """Share of the budget used after so many steps, from 0 to 1."""
+        if self.steps is not None:
+            return min(1.0, steps / self.steps)
+        assert self.minutes is not None
+        return min(1.0, self.seconds / (60 * self.minutes))
+
+    def seconds_left(self, steps: int) -> float | None:
+        """Seconds until the budget is used up, at the pace so far; None before the first step."""
+        progress = self.progress(steps)
+        return self.seconds * (1 - progress) / progress if steps and progress else None
