@@ -6,13 +6,15 @@ Importing the package is light: PyTorch is loaded when `train`, `load` or `cells
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from throughtime.version import VERSION
+
 if TYPE_CHECKING:
     from throughtime import cells
     from throughtime.recipe import Recipe
     from throughtime.training.loop import train
     from throughtime.training.run import load
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["Recipe", "__version__", "cells", "load", "train"]
 
 _HOME = {

@@ -270,9 +270,20 @@ def to_toml(recipe: Recipe) -> str:
             value = getattr(branch, name)
             if value is not None:
                 table.add(tomlkit.comment(field.description or ""))
-                table.add(name, list(value) if isinstance(value, tuple) else value)
+                table.add(name, _toml_item(value))
         document.add(section, table)
     return tomlkit.dumps(document)
+
+
+def _toml_item(value: Any) -> Any:
+    """A mapping on one line, as the other settings are; a table of its own would take what follows it along."""
+    import tomlkit
+
+    if isinstance(value, dict):
+        item = tomlkit.inline_table()
+        item.update(value)
+        return item
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _shipped() -> Traversable:
@@ -286,7 +297,8 @@ def _describe(detail: Mapping[str, Any]) -> str:
         near = difflib.get_close_matches(path, _paths(Recipe), n=1, cutoff=0.75)
         return f"there is no setting {path}" + (f"; did you mean {near[0]}?" if near else "")
     if detail["type"] == "value_error":
-        return f"{path}.{detail['ctx']['error']}"
+        message = str(detail["ctx"]["error"])
+        return f"{path}{'.' if f'{path}.{message.split()[0]}' in _paths(Recipe) else ': '}{message}"
     return f"{path}: {detail['msg'].replace('Input should', 'should')}, got {detail['input']!r}"
 
 

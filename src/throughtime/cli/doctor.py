@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-import throughtime
+from throughtime.version import VERSION
 
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
@@ -43,7 +43,7 @@ def examine() -> dict[str, Any]:
     cache = cache_folder()
     kept = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
     return {
-        "throughtime": throughtime.__version__,
+        "throughtime": VERSION,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": model,

@@ -14,10 +14,14 @@ from typing import Any
 
 import click
 
-import throughtime
 from throughtime.errors import SettingError, ThroughtimeError
+from throughtime.version import VERSION
 
 COMMANDS = ("train", "evaluate", "generate", "score", "cells", "doctor")
+
+TRACEBACK = click.Option(
+    ["--traceback"], is_flag=True, expose_value=False, help="Show where in the code an error arose."
+)
 
 
 class Commands(click.Group):
@@ -30,18 +34,18 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(f"throughtime.cli.{cmd_name}").command
-        command.params.append(click.Option(["--traceback"], is_flag=True, expose_value=False, help=TRACEBACK))
+        if TRACEBACK not in command.params:
+            command.params.append(TRACEBACK)
         return command
 
 
-TRACEBACK = "Show where in the code an error arose."
-
-
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(throughtime.__version__, message="%(prog)s %(version)s")
-@click.option("--traceback", is_flag=True, expose_value=False, help=TRACEBACK)
+@click.version_option(VERSION, message="%(prog)s %(version)s")
 def group() -> None:
     """Recurrent networks for sequences, run at the speed of the machine, with nothing hidden."""
+
+
+group.params.append(TRACEBACK)
 
 
 def main(arguments: list[str] | None = None) -> None:

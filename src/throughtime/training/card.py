@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import throughtime
 from throughtime.recipe import Recipe
 from throughtime.text.dataset import Dataset, describe
 from throughtime.training.journal import Journal
+from throughtime.version import VERSION
 
 if TYPE_CHECKING:
     from throughtime.training.loop import Result
@@ -22,7 +22,7 @@ def write_card(result: Result, recipe: Recipe, dataset: Dataset, journal: Journa
         "",
         f"A recurrent language model: {model.layers} layer(s) of {model.cell}, {model.hidden_size} units, "
         f"{begin['parameters']:,} parameters, {tokenizer.vocabulary_size:,} {tokenizer.kind} tokens. "
-        f"Made with throughtime {throughtime.__version__}.",
+        f"Made with throughtime {VERSION}.",
         "",
         "![loss curve](curve.svg)",
         "",

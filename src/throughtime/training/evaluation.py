@@ -33,10 +33,9 @@ of the sum: the difference is that of one moment, and shrinks from there."""
 
 
 def evaluate(model: LanguageModel, ids: IdsFile, lanes: int | None = None) -> Measure:
-    """The model's measure on a text. It does not depend on the number of lanes (None: chosen by length).
+    """The model's measure on a text of at least two tokens.
 
-    Raises:
-        ThroughtimeError: where the text has fewer than two tokens.
+    It does not depend on the number of lanes (None: chosen by the length of the text).
     """
     nats, tokens = total_nats(model, ids, lanes)
     return measure(nats, tokens, ids.facts)
@@ -47,6 +46,8 @@ def total_nats(model: LanguageModel, tokens: Tokens, lanes: int | None = None) -
     """Sum of -log P over every token but the first, in float64, and the count of them."""
     lanes = lanes or max(1, min(MOST_LANES, len(tokens) // TOKENS_WORTH_A_LANE))
     layout = EvaluationLanes(tokens, lanes, WINDOW)
+    if not layout.predictions:
+        return 0.0, 0
     nats_WB = torch.zeros(layout.windows, layout.lanes, dtype=torch.float64)
     trail = _Trail(layout)
     state = model.initial_state(layout.lanes)

@@ -19,13 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import throughtime
 from throughtime import recipe as recipes
 from throughtime.errors import ThroughtimeError
 from throughtime.models.language import LanguageModel
 from throughtime.recipe import Model, Recipe, Text
 from throughtime.text import tokenizer as tokenizers
 from throughtime.text.tokenizer import Tokenizer
+from throughtime.version import VERSION
 
 FORMAT = 1
 
@@ -112,7 +112,7 @@ def save_model(folder: Path, model: LanguageModel, facts: Mapping[str, Any]) -> 
         "task": "language",
         "vocabulary_size": model.vocabulary_size,
         "model": model.settings.model_dump(),
-        "throughtime": throughtime.__version__,
+        "throughtime": VERSION,
         "trained": dict(facts),
     }
     (aside / "model.json").write_text(json.dumps(description, indent=2) + "\n", "utf-8")

@@ -1,0 +1,336 @@
+"""The contract of a cell, over every registered cell, each of its engines, and stacks of it.
+
+A new cell enters this suite by being registered.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from throughtime import cells
+from throughtime.cells.stack import Stack
+from throughtime.cells.state import detach, from_arrays, leaves, map_state, select_rows, to_arrays
+
+T = 7
+OPTIONS = {"elman": [{}, {"activation": "relu"}], "lstm": [{}, {"forget_bias": 0.0}]}
+SIZES = [(1, 1), (7, 63), (63, 7)]
+
+
+def engines(name):
+    return ["reference"] if cells.family(name).fused is None else ["reference", "torch"]
+
+
+VARIANTS = [
+    pytest.param(name, options, engine, id="-".join([name, *map(str, options.values()), engine]))
+    for name in cells.names()
+    for options in OPTIONS.get(name, [{}])
+    for engine in engines(name)
+]
+every_variant = pytest.mark.parametrize(("name", "options", "engine"), VARIANTS)
+every_size = pytest.mark.parametrize(("input_size", "hidden_size"), SIZES)
+
+
+def build(name, options, engine, input_size, hidden_size, dtype=torch.float64):
+    """The same numbers for every engine; biases too, which start at zero and would hide a missing one."""
+    generator = torch.Generator().manual_seed(3)
+    cell = cells.create(name, input_size, hidden_size, engine=engine, generator=generator, **options).to(dtype)
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator).to(dtype)
+    return cell
+
+
+def draw(cell, lanes=3, steps=T, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(5)
+    x_TBD = torch.randn(steps, lanes, cell.input_size, generator=generator).to(dtype).requires_grad_()
+    state = map_state(
+        lambda array: torch.randn(array.shape, generator=generator).to(dtype).requires_grad_(),
+        cell.initial_state(lanes),
+    )
+    return x_TBD, state
+
+
+def loop(cell, x_TBD, state, fresh_TB=None, flow_TB=None):
+    """The naive twin: `step` after `step`, with resets and scaled gradients spelled out."""
+    outputs = []
+    for t, x_BD in enumerate(x_TBD):
+        if flow_TB is not None:
+            column = flow_TB[t][:, None]
+            state = map_state(lambda array, c=column: array.detach() + c * (array - array.detach()), state)
+        if fresh_TB is not None:
+            column = fresh_TB[t][:, None]
+            state = map_state(
+                lambda old, new, c=column: torch.where(c, new, old), state, cell.initial_state(x_TBD.shape[1])
+            )
+        y_BH, state = cell.step(x_BD, state)
+        outputs.append(y_BH)
+    return torch.stack(outputs), state
+
+
+def everything(cell, x_TBD, state, outcome) -> dict[str, Tensor]:
+    """Outputs, final state, and every gradient of a loss that depends on both."""
+    y_TBH, after = outcome
+    generator = torch.Generator().manual_seed(11)
+    loss = sum((array * torch.randn(array.shape, generator=generator)).sum() for array in [y_TBH, *leaves(after)])
+    inputs = {"x": x_TBD, **{f"before.{i}": leaf for i, leaf in enumerate(leaves(state))}}
+    inputs |= dict(cell.named_parameters())
+    gradients = torch.autograd.grad(loss, list(inputs.values()), allow_unused=True, materialize_grads=True)
+    return {"y": y_TBH, **to_arrays(after)} | {f"d {name}": g for name, g in zip(inputs, gradients, strict=True)}
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float = 1e-9) -> None:
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        same = {"rtol": tolerance, "atol": tolerance, "msg": lambda message, name=name: f"{name}: {message}"}
+        torch.testing.assert_close(array, other[name], **same)
+
+
+def masks(lanes=3, steps=T):
+    fresh_TB = torch.zeros(steps, lanes, dtype=torch.bool)
+    fresh_TB[0, 1] = fresh_TB[3, 0] = fresh_TB[3, 2] = fresh_TB[6, 1] = True
+    flow_TB = torch.ones(steps, lanes, dtype=torch.float64)
+    flow_TB[0, 0], flow_TB[2], flow_TB[4, 1], flow_TB[5, 2] = 0.5, 0.0, 1.7, 0.25
+    return fresh_TB, flow_TB
+
+
+@every_variant
+@every_size
+def test_forward_is_a_loop_of_steps(name, options, engine, input_size, hidden_size):
+    cell = build(name, options, engine, input_size, hidden_size)
+    x_TBD, state = draw(cell)
+    assert cell.engine == engine
+    assert_same(
+        everything(cell, x_TBD, state, cell(x_TBD, state)), everything(cell, x_TBD, state, loop(cell, x_TBD, state))
+    )
+
+
+@every_variant
+@pytest.mark.parametrize("which", ["fresh", "flow", "both"])
+def test_resets_and_scaled_gradients_are_those_of_the_loop(name, options, engine, which):
+    cell = build(name, options, engine, 7, 9)
+    x_TBD, state = draw(cell)
+    fresh_TB, flow_TB = masks()
+    given = {"fresh_TB": None if which == "flow" else fresh_TB, "flow_TB": None if which == "fresh" else flow_TB}
+    assert_same(
+        everything(cell, x_TBD, state, cell(x_TBD, state, **given)),
+        everything(cell, x_TBD, state, loop(cell, x_TBD, state, **given)),
+    )
+
+
+@every_variant
+@pytest.mark.parametrize("cut", range(T + 1))
+def test_a_split_changes_nothing(name, options, engine, cut):
+    cell = build(name, options, engine, 7, 9)
+    x_TBD, state = draw(cell)
+    fresh_TB, flow_TB = masks()
+    whole = cell(x_TBD, state, fresh_TB, flow_TB)
+    first, between = cell(x_TBD[:cut], state, fresh_TB[:cut], flow_TB[:cut])
+    second, after = cell(x_TBD[cut:], between, fresh_TB[cut:], flow_TB[cut:])
+    assert_same(
+        everything(cell, x_TBD, state, whole), everything(cell, x_TBD, state, (torch.cat([first, second]), after))
+    )
+
+
+@every_variant
+def test_float32_agrees_with_float64(name, options, engine):
+    """The form that runs by default, oneDNN's for an LSTM, is a float32 one."""
+    exact, fast = (build(name, options, engine, 63, 63, dtype) for dtype in (torch.float64, torch.float32))
+    outcomes = []
+    for cell, dtype in ((exact, torch.float64), (fast, torch.float32)):
+        x_TBD, state = draw(cell, dtype=dtype)
+        found = everything(cell, x_TBD, state, cell(x_TBD, state))
+        outcomes.append({key: array.double() for key, array in found.items()})
+    for key, array in outcomes[0].items():
+        scale = array.abs().max().clamp(min=1)
+        torch.testing.assert_close(outcomes[1][key] / scale, array / scale, rtol=0, atol=2e-5)
+
+
+@every_variant
+def test_the_forward_pass_does_not_depend_on_the_flow(name, options, engine):
+    cell = build(name, options, engine, 5, 6)
+    x_TBD, state = draw(cell)
+    _, flow_TB = masks()
+    with_flow, _ = cell(x_TBD, state, None, flow_TB)
+    without, _ = cell(x_TBD, state, None, torch.ones_like(flow_TB))
+    torch.testing.assert_close(with_flow, without, rtol=1e-12, atol=1e-12)
+
+
+@every_variant
+def test_no_state_means_the_initial_state(name, options, engine):
+    cell = build(name, options, engine, 5, 6)
+    x_TBD, _ = draw(cell)
+    assert_same(
+        everything(cell, x_TBD, (), cell(x_TBD)), everything(cell, x_TBD, (), cell(x_TBD, cell.initial_state(3)))
+    )
+
+
+@every_variant
+def test_a_fresh_row_forgets_and_the_others_do_not(name, options, engine):
+    cell = build(name, options, engine, 5, 6)
+    x_TBD, state = draw(cell)
+    fresh_TB = torch.zeros(T, 3, dtype=torch.bool)
+    fresh_TB[0, 1] = True
+    reset, _ = cell(x_TBD, state, fresh_TB)
+    carried, _ = cell(x_TBD, state)
+    begun, _ = cell(x_TBD)
+    torch.testing.assert_close(reset[:, 1], begun[:, 1])
+    torch.testing.assert_close(reset[:, [0, 2]], carried[:, [0, 2]])
+    assert not torch.allclose(reset[:, 1], carried[:, 1])
+
+
+@every_variant
+def test_rows_are_independent_and_can_be_selected(name, options, engine):
+    cell = build(name, options, engine, 5, 6)
+    x_TBD, state = draw(cell)
+    rows = torch.tensor([2, 0, 2])
+    y_TBH, after = cell(x_TBD, state)
+    chosen_y, chosen_after = cell(x_TBD[:, rows], select_rows(state, rows))
+    torch.testing.assert_close(chosen_y, y_TBH[:, rows])
+    assert_same(to_arrays(chosen_after), to_arrays(select_rows(after, rows)))
+
+
+@every_variant
+def test_a_state_is_saved_and_loaded(name, options, engine):
+    cell = build(name, options, engine, 5, 6)
+    x_TBD, state = draw(cell)
+    _, after = cell(x_TBD, state)
+    back = from_arrays(to_arrays(after), cell.initial_state(3))
+    assert type(back) is type(after)
+    assert_same(to_arrays(back), to_arrays(after), 0)
+    with pytest.raises(ValueError, match="shape"):
+        from_arrays(to_arrays(after), cell.initial_state(2))
+    with pytest.raises(ValueError, match="expected"):
+        from_arrays({}, cell.initial_state(3))
+
+
+@every_variant
+def test_a_detached_state_passes_no_gradient(name, options, engine):
+    cell = build(name, options, engine, 5, 6)
+    x_TBD, state = draw(cell)
+    _, between = cell(x_TBD, state)
+    y_TBH, _ = cell(x_TBD, detach(between))
+    assert all(g is None for g in torch.autograd.grad(y_TBH.sum(), leaves(state), allow_unused=True))
+
+
+@every_variant
+def test_the_state_is_not_kept(name, options, engine):
+    cell = build(name, options, engine, 5, 6)
+    x_TBD, state = draw(cell)
+    before = [leaf.clone() for leaf in leaves(state)]
+    first, _ = cell(x_TBD, state)
+    second, _ = cell(x_TBD, state)
+    assert torch.equal(first, second)
+    assert all(torch.equal(old, new) for old, new in zip(before, leaves(state), strict=True))
+
+
+@every_variant
+def test_extremes_of_length_and_batch(name, options, engine):
+    cell = build(name, options, engine, 5, 6)
+    y_TBH, after = cell(torch.zeros(0, 3, 5, dtype=torch.float64))
+    assert y_TBH.shape == (0, 3, 6)
+    assert_same(to_arrays(after), to_arrays(cell.initial_state(3)), 0)
+    one, _ = cell(torch.ones(1, 1, 5, dtype=torch.float64))
+    stepped, _ = cell.step(torch.ones(1, 5, dtype=torch.float64), cell.initial_state(1))
+    torch.testing.assert_close(one[0], stepped)
+
+
+@every_variant
+def test_wrong_shapes_are_named(name, options, engine):
+    cell = build(name, options, engine, 5, 6)
+    x_TBD, state = draw(cell)
+    with pytest.raises(ValueError, match=r"x_TBD should have shape \[T, B, 5\], got \[7, 3, 4\]"):
+        cell(x_TBD[..., :4], state)
+    with pytest.raises(ValueError, match=r"fresh_TB should have shape \[7, 3\], got \[7, 2\]"):
+        cell(x_TBD, state, torch.zeros(7, 2, dtype=torch.bool))
+    with pytest.raises(ValueError, match="state has 3 rows, the input 2"):
+        cell(x_TBD[:, :2], state)
+
+
+@pytest.mark.parametrize("name", cells.names())
+def test_the_same_seed_gives_the_same_cell(name):
+    first, second, third = (cells.create(name, 5, 6, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    pairs = zip(first.parameters(), second.parameters(), third.parameters(), strict=True)
+    alike = [(torch.equal(a, b), torch.equal(a, c)) for a, b, c in pairs]
+    assert all(same for same, _ in alike)
+    assert not all(same for _, same in alike)
+
+
+@pytest.mark.parametrize("name", cells.names())
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+def test_a_stack_is_its_layers_one_above_the_other(name, engine):
+    layers = [cells.create(name, size, 6, engine=engine).double() for size in (5, 6, 6)]
+    stack = Stack(layers)
+    x_TBD, state = draw(stack)
+    fresh_TB, flow_TB = masks()
+    y_TBH, after = x_TBD, []
+    for layer, layer_state in zip(layers, state, strict=True):
+        y_TBH, layer_after = loop(layer, y_TBH, layer_state, fresh_TB, flow_TB)
+        after.append(layer_after)
+    assert_same(
+        everything(stack, x_TBD, state, stack(x_TBD, state, fresh_TB, flow_TB)),
+        everything(stack, x_TBD, state, (y_TBH, tuple(after))),
+    )
+    outputs, stepped = [], state
+    for x_BD in x_TBD:
+        y_BH, stepped = stack.step(x_BD, stepped)
+        outputs.append(y_BH)
+    whole, whole_after = stack(x_TBD, state)
+    torch.testing.assert_close(torch.stack(outputs), whole)
+    assert_same(to_arrays(stepped), to_arrays(whole_after))
+
+
+@pytest.mark.parametrize("name", cells.names())
+def test_dropout_falls_between_layers_and_only_with_noise(name):
+    stack = Stack([cells.create(name, size, 64) for size in (5, 64)], dropout=0.5)
+    x_TBD = torch.randn(T, 3, 5)
+    still, still_again = (stack(x_TBD)[0] for _ in range(2))
+    assert torch.equal(still, still_again)
+    one, same, other = (stack(x_TBD, noise=torch.Generator().manual_seed(seed))[0] for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    alone = Stack([stack.cells[0]], dropout=0.5)
+    assert torch.equal(alone(x_TBD)[0], alone(x_TBD, noise=torch.Generator().manual_seed(1))[0])
+
+
+def test_layers_must_fit():
+    with pytest.raises(ValueError, match="input 5 cannot stand on 6"):
+        Stack([cells.create("gru", 5, 6), cells.create("gru", 5, 6)])
+
+
+@pytest.mark.parametrize("name", cells.names())
+def test_every_cell_says_its_equations(name):
+    cell = cells.family(name).cell
+    assert "h_t" in cell.equations
+    body = {line.split("phi =")[0].strip() for line in cell.equations.splitlines()}
+    documented = " ".join((cell.__doc__ or "").split())
+    assert all(" ".join(line.split()) in documented for line in body)
+
+
+def test_the_lstm_begins_remembering():
+    cell = cells.create("lstm", 5, 6)
+    assert torch.equal(cell.b[6:12], torch.ones(6))
+    assert not cell.b[:6].any()
+    assert not cell.b[12:].any()
+
+
+@pytest.mark.parametrize("name", cells.names())
+def test_recurrent_matrices_start_orthogonal(name):
+    cell = cells.create(name, 5, 16)
+    square = [block for p in cell.parameters() if p.dim() == 2 and p.shape[1] == 16 for block in p.split(16)]
+    assert square
+    for block in square:
+        torch.testing.assert_close(block @ block.T, torch.eye(16), rtol=0, atol=1e-5)
+
+
+def test_segments_cover_the_window_once():
+    from throughtime.cells.base import _segments
+
+    fresh_TB, flow_TB = masks()
+    pieces = list(_segments(T, fresh_TB, flow_TB))
+    assert pieces == [(0, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7)]
+    assert all(a[1] == b[0] for a, b in pairwise(pieces))
+    assert list(_segments(T, None, None)) == [(0, T)]

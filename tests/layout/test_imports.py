@@ -1,0 +1,87 @@
+"""What stays light: PyTorch is not loaded before it is needed, and nothing needs the network or a pickle."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "src" / "throughtime"
+BLOCK = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "matplotlib"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name.split(".")[0])
+sys.meta_path.insert(0, Block())
+"""
+
+
+def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", BLOCK + code, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import throughtime; throughtime.__version__; throughtime.Recipe()",
+        "import throughtime.text.dataset, throughtime.streams.partition, throughtime.streams.evaluation",
+        "import throughtime.objective.measure",
+    ],
+)
+def test_without_pytorch(code):
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["train", "--help"], ["evaluate", "--help"], ["doctor"],
+     ["train", "builtin", "--print-recipe"]],
+)  # fmt: skip
+def test_the_command_line_without_pytorch(arguments):
+    done = run("from throughtime.cli.main import main; main(sys.argv[1:])", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_help_loads_nothing_heavy():
+    code = "import sys, json; from throughtime.cli.main import group\ntry: group.main(['--help'], prog_name='t')\n"
+    code += "except SystemExit: print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in json.loads(done.stderr)}
+    assert not loaded & {"torch", "numpy", "pydantic", "tokenizers", "matplotlib", "rich", "tomlkit", "safetensors"}
+
+
+def test_a_command_that_needs_pytorch_says_how_to_get_it():
+    done = run("from throughtime.cli.main import main; main(sys.argv[1:])", "cells")
+    assert done.returncode == 1
+    assert done.stderr == "throughtime: this needs torch: pip install 'throughtime[train]'\n"
+
+
+def test_what_the_code_never_does():
+    """No pickle, no torch.load, no network, no execution of what a file says."""
+    forbidden_modules = {"pickle", "shelve", "marshal", "urllib", "http", "socket", "requests", "huggingface_hub"}
+    forbidden_names = {"eval", "exec", "hasattr"}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+                assert not {name.split(".")[0] for name in names} & forbidden_modules, path
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in forbidden_names | {"torch.load"}, path
+
+
+def test_what_the_package_offers():
+    import throughtime
+
+    assert dir(throughtime) == ["Recipe", "__version__", "cells", "load", "train"]
+    for name in dir(throughtime):
+        assert getattr(throughtime, name)
+    with pytest.raises(AttributeError, match="has no attribute 'tain'"):
+        throughtime.tain  # noqa: B018

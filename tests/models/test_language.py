@@ -1,0 +1,111 @@
+"""The language model: its probabilities, its state, its loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from throughtime.cells.state import to_arrays
+from throughtime.models import language
+from throughtime.models.language import LanguageModel
+from throughtime.recipe import Model
+from throughtime.streams.window import NO_TARGET
+
+SETTINGS = [
+    Model(hidden_size=7),
+    Model(hidden_size=7, layers=2, cell="gru", dropout=0.5),
+    Model(hidden_size=7, tied=True, cell="elman"),
+    Model(hidden_size=7, embedding_size=4),
+]
+every_model = pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "deep", "tied", "narrow embedding"])
+
+
+def build(settings, seed=0):
+    return LanguageModel(settings, 11, torch.Generator().manual_seed(seed)).double()
+
+
+def draw(steps=6, lanes=3):
+    generator = torch.Generator().manual_seed(1)
+    ids_TB, targets_TB = (torch.randint(11, (steps, lanes), generator=generator) for _ in range(2))
+    return ids_TB, targets_TB
+
+
+@every_model
+def test_a_sequence_is_a_loop_of_steps(settings):
+    model = build(settings)
+    ids_TB, _ = draw()
+    logits_TBV, after = model(ids_TB)
+    state = model.initial_state(3)
+    for ids_B, logits_BV in zip(ids_TB, logits_TBV, strict=True):
+        stepped, state = model.step(ids_B, state)
+        torch.testing.assert_close(stepped, logits_BV)
+    for name, array in to_arrays(after).items():
+        torch.testing.assert_close(to_arrays(state)[name], array)
+
+
+@every_model
+def test_a_split_changes_nothing(settings):
+    model = build(settings)
+    ids_TB, targets_TB = draw()
+    whole, _ = model.nats(ids_TB, targets_TB)
+    first, between = model.nats(ids_TB[:2], targets_TB[:2])
+    second, _ = model.nats(ids_TB[2:], targets_TB[2:], between)
+    torch.testing.assert_close(torch.cat([first, second]), whole)
+
+
+@every_model
+def test_nats_are_the_cross_entropy_and_leave_out_what_has_no_target(settings):
+    model = build(settings)
+    ids_TB, targets_TB = draw()
+    targets_TB[4:, 2] = NO_TARGET
+    nats_TB, _ = model.nats(ids_TB, targets_TB)
+    logits_TBV, _ = model(ids_TB)
+    naive = -logits_TBV.log_softmax(2).gather(2, targets_TB.clamp(min=0)[..., None])[..., 0]
+    torch.testing.assert_close(nats_TB, torch.where(targets_TB == NO_TARGET, 0.0, naive))
+    assert nats_TB[4:, 2].tolist() == [0.0, 0.0]
+
+
+@every_model
+def test_chunks_of_logits_change_nothing(settings, monkeypatch):
+    model = build(settings)
+    ids_TB, targets_TB = draw()
+    with torch.no_grad():
+        whole, _ = model.nats(ids_TB, targets_TB)
+        monkeypatch.setattr(language, "LOGITS_AT_ONCE", 11 * 4)
+        chunked, _ = model.nats(ids_TB, targets_TB)
+    torch.testing.assert_close(chunked, whole)
+
+
+def test_tied_weights_are_one_array_and_learn_from_both_ends():
+    model = build(Model(hidden_size=7, tied=True))
+    names = set(dict(model.named_parameters()))
+    assert "W_o" not in names
+    ids_TB = torch.zeros(2, 1, dtype=torch.long)
+    loss = cross_entropy(model(ids_TB)[0].flatten(0, 1), ids_TB.flatten())
+    loss.backward()
+    assert model.embedding.grad[1].abs().sum() > 0, "a token that is never read still learns as an output"
+
+
+def test_dropout_needs_noise_and_repeats_with_its_seed():
+    model = build(Model(hidden_size=7, layers=2, dropout=0.5))
+    ids_TB, _ = draw()
+    assert torch.equal(model(ids_TB)[0], model(ids_TB)[0])
+    one, same, other = (model(ids_TB, noise=torch.Generator().manual_seed(s))[0] for s in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_dropout_keeps_the_mean():
+    ones = torch.ones(1000, 100)
+    dropped = language.drop(ones, 0.3, torch.Generator().manual_seed(0))
+    assert dropped.unique().tolist() == pytest.approx([0.0, 1 / 0.7])
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.01)
+
+
+@every_model
+def test_an_untrained_model_knows_nothing(settings):
+    """A uniform guess costs log V; a start far from it wastes the first steps."""
+    ids_TB, targets_TB = (torch.randint(11, (50, 8)) for _ in range(2))
+    nats_TB, _ = build(settings).nats(ids_TB, targets_TB)
+    assert nats_TB.mean().item() == pytest.approx(2.398, abs=0.35)

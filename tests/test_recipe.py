@@ -1,0 +1,121 @@
+"""Settings: TOML in, TOML out; what is wrong is said in a line."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from throughtime import recipe
+from throughtime.errors import SettingError
+from throughtime.recipe import Recipe
+
+
+@pytest.mark.parametrize("name", recipe.names())
+def test_every_shipped_recipe_is_valid_and_comes_back_from_its_toml(name):
+    built = recipe.build(recipe.read(name))
+    assert recipe.build(tomllib.loads(recipe.to_toml(built))) == built
+
+
+def test_the_names_promised():
+    assert {"demo", "shakespeare-char"} <= set(recipe.names())
+
+
+def test_every_setting_has_its_meaning_beside_it():
+    for section in Recipe.model_fields:
+        for name, field in type(getattr(Recipe(), section)).model_fields.items():
+            assert field.description, f"{section}.{name}"
+
+
+def test_every_setting_is_read():
+    """A setting that nothing reads would be a promise that nothing keeps."""
+    package = Path(recipe.__file__).parent
+    code = "".join(path.read_text() for path in package.rglob("*.py") if path.name != "recipe.py")
+    for section in Recipe.model_fields:
+        for name in type(getattr(Recipe(), section)).model_fields:
+            assert f".{name}" in code or f'"{name}"' in code, f"{section}.{name}"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("streams.lane=3", "there is no setting streams.lane; did you mean streams.lanes?"),
+        ("stream.lanes=3", "there is no setting stream"),
+        ("streams.lanes=0", "streams.lanes: should be greater than or equal to 1, got 0"),
+        ("streams.lanes=2.5", "streams.lanes: should be a valid integer, got 2.5"),
+        ("model.hidden_size=big", "model.hidden_size: should be a valid integer, got 'big'"),
+        ("text.tokens=chars", "text.tokens: should be 'byte', 'char', 'word' or 'bpe', got 'chars'"),
+        ("text.split=[0.9,0.2,0.1]", "text.split must sum to 1, got [0.9, 0.2, 0.1], which sums to 1.2"),
+        ("text.split=[0.0,0.5,0.5]", "text.split must leave a share for training"),
+        ("text.encoding=utf8000", "text.encoding must be one that Python knows, got 'utf8000'"),
+        ("training.learning_rate=inf", "training.learning_rate: should be a finite number"),
+        ("training.epochs=-1.0", "training.epochs: should be greater than 0, got -1.0"),
+        ("training.nonfinite=ignore", "training.nonfinite: should be 'stop' or 'skip', got 'ignore'"),
+        ("model={tied=true, embedding_size=3}", "model.tied needs embedding_size equal to hidden_size (256) or 0"),
+        ("training={steps=3, epochs=2.0}", "training: the budget must be one of steps, epochs or minutes, got"),
+    ],
+)
+def test_wrong_settings(assignment, message):
+    with pytest.raises(SettingError) as caught:
+        recipe.build(recipe.parse_assignment(assignment))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_that_is_wrong_is_said_at_once():
+    with pytest.raises(SettingError, match=r"streams\.lanes: .*; there is no setting model\.heads"):
+        recipe.build({"streams": {"lanes": 0}, "model": {"heads": 8}})
+
+
+@pytest.mark.parametrize(
+    ("assignment", "value"),
+    [
+        ("a.b=3", 3),
+        ("a.b=0.5", 0.5),
+        ("a.b=true", True),
+        ("a.b=[1, 2]", [1, 2]),
+        ("a.b=plain text", "plain text"),
+        ('a.b="3"', "3"),
+        ("a.b=", ""),
+        ("a.b=x=y", "x=y"),
+    ],
+)
+def test_assignments_are_toml_or_text(assignment, value):
+    assert recipe.parse_assignment(assignment) == {"a": {"b": value}}
+
+
+@pytest.mark.parametrize("assignment", ["a.b", "=3", ""])
+def test_what_is_no_assignment(assignment):
+    with pytest.raises(SettingError, match=r"a setting is written section\.name=value"):
+        recipe.parse_assignment(assignment)
+
+
+def test_a_new_budget_replaces_the_old_one():
+    base = {"training": {"minutes": 2.0, "seed": 7}}
+    assert recipe.change(base, {"training": {"steps": 5}}) == {"training": {"steps": 5, "seed": 7}}
+    assert recipe.change(base, {"streams": {"lanes": 5}}) == {**base, "streams": {"lanes": 5}}
+
+
+def test_files_to_validate_on_take_no_share_of_the_text():
+    assert recipe.build({"text": {"valid": ["v.txt"]}}).text.split == (1.0, 0.0, 0.0)
+    assert recipe.build({"text": {"test": ["t"], "split": [0.5, 0.5, 0.0]}}).text.split == (0.5, 0.5, 0.0)
+    with pytest.raises(SettingError, match="valid names files, so split must give it 0"):
+        recipe.build({"text": {"valid": ["v"], "split": [0.5, 0.5, 0.0]}})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot read the recipe .*: No such file"), ("a = [", "is not TOML"), (b"\xff", "is not TOML")],
+)
+def test_a_recipe_file_that_cannot_be_read(content, message, tmp_path):
+    path = tmp_path / "mine.toml"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(SettingError, match=message):
+        recipe.read(str(path))
+
+
+def test_a_recipe_that_is_not_shipped():
+    with pytest.raises(SettingError, match="there is no recipe 'dmeo'; there are demo, "):
+        recipe.read("dmeo")

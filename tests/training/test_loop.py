@@ -1,0 +1,245 @@
+"""The loop: the same numbers every time, nothing disturbed by watching, nothing lost when it goes wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+
+import pytest
+import torch
+
+import throughtime
+from throughtime import recipe as recipes
+from throughtime.errors import ThroughtimeError
+from throughtime.models.language import LanguageModel
+from throughtime.training import loop
+from throughtime.training.display import Display
+
+TEXT = "the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs.\n" * 60
+SMALL = {
+    "streams": {"lanes": 4, "window": 8},
+    "model": {"hidden_size": 16},
+    "training": {"steps": 30, "validations": 3, "sample_tokens": 20, "learning_rate": 0.01},
+}
+GOLDEN = [3.4155, 3.3116, 3.1697, 3.1056, 3.0068]
+"""Losses of SMALL at steps 1, 7, 13, 19 and 25, in nats per token."""
+
+
+class Log(Display):
+    """Keeps what was said."""
+
+    def __init__(self):
+        self.lines, self.moments = [], []
+
+    def say(self, line):
+        self.lines.append(line)
+
+    def show(self, moment):
+        self.moments.append(moment)
+
+    def close(self):
+        self.lines.append("closed")
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+def train(text, out, changes=None, display=None):
+    tree = recipes.change({**SMALL, "text": {"sources": [str(text)]}}, changes or {})
+    return throughtime.train(tree, out, display)
+
+
+def journal(folder, without_times=True):
+    entries = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    times = {"seconds", "tokens_per_second"} if without_times else set()
+    return [{key: value for key, value in entry.items() if key not in times} for entry in entries]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"streams": {"partition": "random"}},
+        {"model": {"layers": 2, "dropout": 0.3, "cell": "gru"}},
+        {"text": {"tokens": "bpe", "vocabulary_size": 280}, "model": {"cell": "elman", "tied": True}},
+    ],
+    ids=["sequential", "random", "dropout", "bpe"],
+)
+def test_the_same_recipe_and_seed_give_the_same_numbers_to_the_last_bit(text, tmp_path, changes):
+    first, second = (train(text, tmp_path / name, changes).folder for name in ("a", "b"))
+    assert journal(first) == journal(second)
+    for name in ("best", "last"):
+        weights = [(folder / name / "model.safetensors").read_bytes() for folder in (first, second)]
+        assert weights[0] == weights[1]
+    other = train(text, tmp_path / "c", recipes.merge(changes, {"training": {"seed": 1}})).folder
+    assert journal(other) != journal(first)
+
+
+def test_validation_does_not_disturb_the_training(text, tmp_path):
+    watched = train(text, tmp_path / "a", {"training": {"validations": 30}}).folder
+    alone = train(text, tmp_path / "b", {"training": {"validations": 1, "sample_tokens": 0}}).folder
+    weights = [(folder / "last" / "model.safetensors").read_bytes() for folder in (watched, alone)]
+    assert weights[0] == weights[1]
+
+
+def test_the_losses_of_a_small_run_stay_what_they_are(text, tmp_path):
+    """A refactoring leaves the curve where it is. A change that means to move it changes these figures too."""
+    folder = train(text, tmp_path / "run").folder
+    losses = [entry["nats_per_token"] for entry in journal(folder) if entry["event"] == "train"]
+    assert len(losses) == 30
+    assert losses[::6] == pytest.approx(GOLDEN, rel=2e-3)
+
+
+def test_a_network_learns(text, tmp_path):
+    result = train(text, tmp_path / "run", {"training": {"steps": 400}})
+    assert result.split == "test"
+    assert result.measure.perplexity < 1.5
+
+
+def test_the_state_is_carried_between_windows(tmp_path):
+    """A text whose next letter depends on one further back than a window: only a carried state can know it."""
+    path = tmp_path / "far.txt"
+    path.write_text(("a" + "x" * 8 + "b" + "x" * 8) * 500)
+    settings = {"streams": {"window": 4, "lanes": 8}, "training": {"steps": 800, "sample_tokens": 0}}
+    carried = train(path, tmp_path / "s", settings)
+    reset = train(path, tmp_path / "r", recipes.merge(settings, {"streams": {"partition": "random"}}))
+    assert carried.measure.nats_per_token < 0.5 * reset.measure.nats_per_token
+
+
+def test_what_a_run_folder_holds(text, tmp_path):
+    log = Log()
+    result = train(text, tmp_path / "run", display=log)
+    names = {path.relative_to(result.folder).as_posix() for path in result.folder.rglob("*") if path.is_file()}
+    models = {f"{which}/{name}" for which in ("best", "last") for name in ("model.safetensors", "model.json")}
+    assert names == models | {"recipe.toml", "tokenizer.json", "journal.jsonl", "curve.svg", "card.md"}
+    events = [entry["event"] for entry in journal(result.folder)]
+    assert [events[0], events[-1]] == ["begin", "end"]
+    assert [events.count(event) for event in ("train", "valid", "sample")] == [30, 3, 3]
+    end = journal(result.folder)[-1]
+    card = (result.folder / "card.md").read_text()
+    assert f"{end['bits_per_byte']:.4f}" in card
+    assert str(text) in card
+    assert (result.folder / "curve.svg").read_text().lstrip().startswith("<?xml")
+    assert log.lines[-1] == "closed"
+    assert [moment.step for moment in log.moments] == list(range(1, 31))
+    assert log.moments[14].progress == pytest.approx(0.5)
+
+
+def test_best_is_the_best_and_last_the_last(text, tmp_path, monkeypatch):
+    measures = iter([3.0, 1.0, 2.0, 5.0])
+    evaluate = loop.evaluate
+    monkeypatch.setattr(
+        loop, "evaluate", lambda m, ids: (f := evaluate(m, ids))._replace(nats=f.tokens * next(measures))
+    )
+    folder = train(text, tmp_path / "run").folder
+    steps = {
+        name: json.loads((folder / name / "model.json").read_text())["trained"]["step"] for name in ("best", "last")
+    }
+    assert steps == {"best": 20, "last": 30}
+
+
+def test_patience_ends_the_training(text, tmp_path, monkeypatch):
+    measures = iter([3.0, 2.0, 2.5, 2.5, 9.0])
+    evaluate = loop.evaluate
+    monkeypatch.setattr(
+        loop, "evaluate", lambda m, ids: (f := evaluate(m, ids))._replace(nats=f.tokens * next(measures))
+    )
+    result = train(text, tmp_path / "run", {"training": {"patience": 2, "validations": 10}})
+    assert (result.ending, result.steps) == ("patience", 12)
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"), [({"steps": 7}, 7), ({"epochs": 2.0}, 2 * ((len(TEXT) * 9 // 10 - 8) // 4 // 8))]
+)
+def test_budgets_of_steps_and_epochs(text, tmp_path, budget, steps):
+    result = train(text, tmp_path / "run", {"training": budget})
+    assert (result.ending, result.steps) == ("budget", steps)
+
+
+def test_a_budget_of_minutes_ends_by_the_clock(text, tmp_path):
+    result = train(text, tmp_path / "run", {"training": {"minutes": 0.02}})
+    assert result.ending == "budget"
+    assert result.seconds >= 1.2
+
+
+def test_without_a_validation_split_the_last_model_is_the_best(text, tmp_path):
+    result = train(text, tmp_path / "run", {"text": {"split": [1.0, 0.0, 0.0]}})
+    assert (result.split, result.measure) == (None, None)
+    weights = [(result.folder / name / "model.safetensors").read_bytes() for name in ("best", "last")]
+    assert weights[0] == weights[1]
+
+
+@pytest.fixture
+def spoiled(monkeypatch):
+    """The loss of the eighteenth step is not finite."""
+    nats, calls = LanguageModel.nats, []
+
+    def spoil(self, *arguments):
+        found, state = nats(self, *arguments)
+        if torch.is_grad_enabled():
+            calls.append(1)
+            if len(calls) == 18:
+                found = found * math.inf
+        return found, state
+
+    monkeypatch.setattr(LanguageModel, "nats", spoil)
+
+
+@pytest.mark.usefixtures("spoiled")
+def test_a_loss_that_is_not_finite_stops_and_names_the_batch(text, tmp_path):
+    with pytest.raises(ThroughtimeError, match=r"step 18 \(epoch 0, window 17\): loss .*best is kept; lower"):
+        train(text, tmp_path / "run")
+    kept = throughtime.load(tmp_path / "run").model
+    assert all(parameter.isfinite().all() for parameter in kept.parameters())
+
+
+@pytest.mark.usefixtures("spoiled")
+def test_or_is_left_out_if_the_recipe_says_so(text, tmp_path):
+    log = Log()
+    result = train(text, tmp_path / "run", {"training": {"nonfinite": "skip"}}, log)
+    assert any("left out step 18 (epoch 0, window 17)" in line for line in log.lines)
+    assert [entry["step"] for entry in journal(result.folder) if entry["event"] == "nonfinite"] == [18]
+    assert math.isfinite(result.measure.nats)
+
+
+def test_ctrl_c_ends_with_what_has_been_learned(text, tmp_path):
+    class Impatient(Log):
+        def show(self, moment):
+            super().show(moment)
+            if moment.step == 13:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    result = train(text, tmp_path / "run", display=Impatient())
+    assert result.ending == "interrupted"
+    assert result.steps == 14
+    assert throughtime.load(result.folder).model.vocabulary_size > 20
+    assert (result.folder / "card.md").exists()
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_an_out_folder_that_holds_something_is_refused(text, tmp_path):
+    with pytest.raises(ThroughtimeError, match="holds something already; give --out"):
+        train(text, tmp_path)
+
+
+def test_runs_without_a_name_are_numbered(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = [train(text, None, {"training": {"steps": 1, "validations": 1}}).folder for _ in range(2)]
+    assert [str(folder) for folder in folders] == ["runs/text-char", "runs/text-char-2"]
+
+
+def test_a_tree_a_name_and_a_recipe_are_all_taken(text, tmp_path):
+    tree = {**SMALL, "text": {"sources": [str(text)]}}
+    one = throughtime.train(tree, tmp_path / "a")
+    other = throughtime.train(recipes.build(tree), tmp_path / "b")
+    assert one.measure == other.measure
+    path = tmp_path / "mine.toml"
+    path.write_text(recipes.to_toml(recipes.build(tree)))
+    assert throughtime.train(str(path), tmp_path / "c").measure == one.measure
