@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -15,6 +16,12 @@ DATA = ROOT.parent / "shared" / "data"
 def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing is read from, or left in, the cache of whoever runs the tests."""
     os.environ["THROUGHTIME_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Networks this small gain nothing from a second thread, and two suites on one machine lose much by it."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from throughtime import cells
 from throughtime.cells import base
-from throughtime.cells.state import HiddenState
 from throughtime.errors import SettingError
 
 
 @pytest.fixture
 def leaky(monkeypatch):
-    """A cell of a user's own, as CONTRIBUTING shows it."""
+    """The cell that CONTRIBUTING adds."""
     monkeypatch.setattr(base, "_FAMILIES", dict(base._FAMILIES))
-
-    @cells.register("leaky")
-    class Leaky(cells.Cell):
-        equations = "h_t = a h_(t-1) + (1 - a) tanh(W x_t)"
-
-        def __init__(self, input_size: int, hidden_size: int, *, generator: torch.Generator | None = None):
-            super().__init__(input_size, hidden_size)
-            self.W = base.input_matrix(hidden_size, input_size, generator)
-            self.a = nn.Parameter(torch.full((hidden_size,), 0.9))
-
-        def initial_state(self, batch_size: int) -> HiddenState:
-            return HiddenState(self.zeros(batch_size))
-
-        def step(self, x_BD: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
-            hidden_BH = self.a * state.hidden_BH + (1 - self.a) * torch.tanh(x_BD @ self.W.T)
-            return hidden_BH, HiddenState(hidden_BH)
-
-    return Leaky
+    guide = (Path(__file__).resolve().parents[2] / "CONTRIBUTING.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    names = {}
+    exec(code, names)
+    return names["Leaky"]
 
 
 def test_a_new_cell_runs_sequences_stacks_and_models(leaky):

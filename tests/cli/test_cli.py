@@ -16,8 +16,8 @@ import throughtime
 from throughtime import recipe as recipes
 from throughtime.cli.main import COMMANDS, main
 
-SMALL = ["--hidden", "8", "--steps", "6", "--set", "streams.lanes=2", "--set", "streams.window=8",
-         "--set", "training.validations=2", "--set", "training.sample_tokens=10"]  # fmt: skip
+SMALL = """--hidden 8 --steps 6 --set streams.lanes=2 --set streams.window=8 --set training.validations=2
+           --set training.sample_tokens=10 --set training.threads=1""".split()  # noqa: SIM905
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ def test_every_command_has_help(call, command):
 def test_ctrl_c_in_a_terminal(text, tmp_path):
     """The first Ctrl-C ends the training and keeps the model; the exit code tells."""
     arguments = ["train", str(text), "--out", str(tmp_path / "run"), "--hidden", "8", "--minutes", "5",
-                 "--set", "streams.lanes=2", "--set", "streams.window=8"]  # fmt: skip
+                 "--set", "training.threads=1", "--set", "streams.lanes=2", "--set", "streams.window=8"]  # fmt: skip
     child = subprocess.Popen(
         [sys.executable, "-m", "throughtime", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

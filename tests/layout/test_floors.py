@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "throughtime"
 FLOORS = [
-    {"errors", "version", "recipe", "recipes"},
+    {"errors", "version", "machine", "recipe", "recipes"},
     {"text"},
     {"streams"},
     {"engine"},

@@ -184,7 +184,6 @@ separators = st.sampled_from(["", "|", "\n\n", "\r\n", "<|>", "aa", "\u4e00|"])
 
 @settings(deadline=None, max_examples=300)
 @given(text=texts, separator=separators, limit=st.integers(4, 64), block=st.integers(9, 60))
-@example(text="a" * 20 + "\u4e00|b", separator="\u4e00|", limit=64, block=11)
 def test_pieces_are_bounded_join_to_the_text_and_open_documents_behind_separators(
     folder, text, separator, limit, block
 ):
@@ -199,6 +198,15 @@ def test_pieces_are_bounded_join_to_the_text_and_open_documents_behind_separator
     parts = [part + separator for part in text.split(separator)[:-1]] if separator else []
     parts += [text.removeprefix("".join(parts)), "second"]
     assert documents_of(pieces) == [part.encode() for part in parts if part]
+
+
+@pytest.mark.parametrize("separator", ["<|>", "\n\n", "aaaab", "\u4e00|"])
+def test_a_separator_over_a_block_boundary_is_one(folder, monkeypatch, separator):
+    set_block(monkeypatch, 8)
+    for before in range(1, 30):
+        first, second = "x" * before + separator, "end"
+        pieces = list(read_pieces(corpus_of(folder, (first + second).encode()), 64, separator.encode()))
+        assert documents_of(pieces) == [first.encode(), second.encode()]
 
 
 def documents_of(pieces) -> list[bytes]:
@@ -247,8 +255,8 @@ breaks_words = pytest.mark.xfail(
 
 @pytest.fixture(scope="module", params=["word", "bpe"])
 def fitted_to_pairs(request):
-    pairs = [f" {first}{second}" for first in LETTERS for second in LETTERS]
-    return tokenizer.fit(Text(tokens=request.param, minimum_count=1, vocabulary_size=1000), ["".join(pairs).encode()])
+    pairs = [f" {first}{second}\t{first}{second}" for first in LETTERS for second in LETTERS]
+    return tokenizer.fit(Text(tokens=request.param, minimum_count=1, vocabulary_size=2000), ["".join(pairs).encode()])
 
 
 @breaks_words
@@ -260,7 +268,7 @@ def test_pieces_give_the_ids_of_the_whole_text_in_any_script(fitted_to_pairs, fo
 
 
 @breaks_words
-@pytest.mark.parametrize(("text", "limit"), [("\u0416\u0416 \u0416\u0416", 8), ("aa\taa\taa", 7)])
+@pytest.mark.parametrize(("text", "limit"), [("\u0416\u0416 \u0416\u0416", 8), ("\u0416\u0416\t\u0416\u0416", 7)])
 def test_words_of_other_scripts_and_between_tabs_stay_whole(fitted_to_pairs, folder, text, limit):
     assert ids_agree(fitted_to_pairs, folder, text, limit)
 

@@ -15,13 +15,13 @@ from throughtime import recipe as recipes
 from throughtime.errors import ThroughtimeError
 from throughtime.models.language import LanguageModel
 from throughtime.training import loop
-from throughtime.training.display import Display
+from throughtime.training.display import Display, quoted
 
 TEXT = "the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs.\n" * 60
 SMALL = {
     "streams": {"lanes": 4, "window": 8},
     "model": {"hidden_size": 16},
-    "training": {"steps": 30, "validations": 3, "sample_tokens": 20, "learning_rate": 0.01},
+    "training": {"steps": 30, "validations": 3, "sample_tokens": 20, "learning_rate": 0.01, "threads": 1},
 }
 GOLDEN = [3.4155, 3.3116, 3.1697, 3.1056, 3.0068]
 """Losses of SMALL at steps 1, 7, 13, 19 and 25, in nats per token."""
@@ -243,3 +243,7 @@ def test_a_tree_a_name_and_a_recipe_are_all_taken(text, tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(recipes.to_toml(recipes.build(tree)))
     assert throughtime.train(str(path), tmp_path / "c").measure == one.measure
+
+
+def test_a_sample_cannot_steer_the_terminal():
+    assert quoted("one\ttab\n\x1b[2J\x07 é\r") == "  | one\ttab\n  | \\x1b[2J\\x07 é\\r"

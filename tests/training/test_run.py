@@ -21,7 +21,7 @@ def trained(tmp_path_factory):
         "text": {"sources": [str(folder / "text.txt")]},
         "streams": {"lanes": 2, "window": 8},
         "model": {"hidden_size": 6, "layers": 2},
-        "training": {"steps": 4, "validations": 1, "sample_tokens": 5},
+        "training": {"steps": 4, "validations": 1, "sample_tokens": 5, "threads": 1},
     }
     return throughtime.train(tree, folder / "run").folder
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import sys
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import click
 
+from throughtime.machine import processor, usable_threads
 from throughtime.version import VERSION
 
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
@@ -37,8 +35,7 @@ def examine() -> dict[str, Any]:
 
     packages = ("numpy", "tokenizers", "safetensors", "pydantic", "torch", "matplotlib")
     versions = {name: _version(name) for name in packages}
-    model, flags = _processor()
-    threads = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    model, flags = processor()
     missing = [f"{name}: pip install 'throughtime[train]'" for name, version in versions.items() if version is None]
     cache = cache_folder()
     kept = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
@@ -48,7 +45,7 @@ def examine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": model,
         "sets": [name for name in INSTRUCTION_SETS if name in flags],
-        "threads": threads,
+        "threads": usable_threads(),
         "packages": {name: version or "missing" for name, version in versions.items()},
         "engine": "none" if versions["torch"] is None else "torch where a cell has a fused form there, else reference",
         "cache": f"{cache} ({kept / 1e6:,.1f} MB; may be deleted at any time)",
@@ -61,14 +58,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _processor() -> tuple[str, set[str]]:
-    """Name and flags, from where Linux tells them; the name alone elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine(), set()
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = facts.get("flags", facts.get("Features", ""))
-    return facts.get("model name", platform.machine()), set(flags.split())

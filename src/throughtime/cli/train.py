@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from throughtime.training.loop import Result
 
 OPTIONS = {
     "tokens": "text.tokens",
@@ -68,18 +71,18 @@ def command(
         raise click.UsageError("no text is named: give TEXT, or `builtin` for the text that Python carries")
 
     from throughtime.training import loop
-    from throughtime.training.display import for_this_terminal
+    from throughtime.training.display import for_this_terminal, quoted
 
     if dry_run:
         click.echo("\n".join(loop.dry_run(settings)))
         return
     result = loop.train(settings, out, for_this_terminal())
-    click.echo(_summary(result, settings.text.tokens))
+    click.echo(_summary(result, settings.text.tokens, quoted(result.sample)))
     if result.ending == "interrupted":
         raise KeyboardInterrupt
 
 
-def _summary(result: Any, kind: str) -> str:
+def _summary(result: Result, kind: str, sample: str) -> str:
     lines = [f"{result.steps:,} steps in {result.seconds:.0f} s ({result.ending})"]
     if result.measure is not None:
         found = result.measure
@@ -88,6 +91,6 @@ def _summary(result: Any, kind: str) -> str:
             f"({found.nats_per_token:.4f} nats), {found.bits_per_byte:.4f} bits per byte"
         )
     if result.sample:
-        lines += ["sample:", *(f"  | {line}" for line in result.sample.splitlines())]
+        lines += ["sample:", sample]
     lines += [f"curve:  {result.folder / 'curve.svg'}", f"run:    {result.folder}"]
     return "\n".join(lines)

@@ -49,6 +49,9 @@ def prepare(settings: Text) -> Dataset:
         for corpus, found in zip((train, valid, test), scans, strict=True)
     )
     assert train_ids is not None
+    for name, ids in (("valid", valid_ids), ("test", test_ids)):
+        if ids is not None and len(ids) < 2:
+            raise ThroughtimeError(f"the {name} text has 1 token, and nothing to predict; give it more by text.split")
     notes = tuple(dict.fromkeys(note for found in scans for note in found.notes))
     return Dataset(tokenizer, train_ids, valid_ids, test_ids, notes)
 

@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 import tempfile
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,7 +111,7 @@ def write_ids(path: Path, corpus: Corpus, scan: Scan, tokenizer: Tokenizer, sepa
     tokens, unknown, known_bytes = 0, 0, 0
     first = b""
     exact = True
-    documents: list[int] = []
+    documents = array("q")
     lengths = np.array([len(piece) for piece in tokenizer.pieces])
     if tokenizer.unknown is not None:
         lengths[tokenizer.unknown] = 0
@@ -142,10 +143,9 @@ def write_ids(path: Path, corpus: Corpus, scan: Scan, tokenizer: Tokenizer, sepa
             first_characters=sum(byte & 0xC0 != 0x80 for byte in first),
             exact=exact and not hidden and not unknown,
         )
-        marks = np.array(documents, np.int64)
-        file.write(marks.tobytes())
+        file.write(np.array(documents, "<i8").tobytes())
         file.seek(0)
-        file.write(_header(facts, tokens, tokenizer.dtype, len(marks)))
+        file.write(_header(facts, tokens, tokenizer.dtype, len(documents)))
         file.flush()
         os.fsync(file.fileno())
     publish(Path(file.name), path)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from throughtime.recipe import Recipe
 from throughtime.text.dataset import Dataset, describe
 from throughtime.training.journal import Journal
 from throughtime.version import VERSION
 
-if TYPE_CHECKING:
-    from throughtime.training.loop import Result
 
-
-def write_card(result: Result, recipe: Recipe, dataset: Dataset, journal: Journal) -> None:
-    """Write card.md into the run folder."""
+def write_card(path: Path, recipe: Recipe, dataset: Dataset, journal: Journal) -> None:
+    """Write the card of the run whose folder `path` lies in."""
     begin, end = next(journal.read("begin")), next(journal.read("end"))
     model, tokenizer = recipe.model, dataset.tokenizer
     lines = [
-        f"# {result.folder.name}",
+        f"# {path.parent.name}",
         "",
         f"A recurrent language model: {model.layers} layer(s) of {model.cell}, {model.hidden_size} units, "
         f"{begin['parameters']:,} parameters, {tokenizer.vocabulary_size:,} {tokenizer.kind} tokens. "
@@ -32,23 +29,22 @@ def write_card(result: Result, recipe: Recipe, dataset: Dataset, journal: Journa
         "",
         *(f"- {describe(name, tokenizer, ids)}" for name, ids in dataset.splits().items()),
         "",
-        f"{end['step']:,} steps in {end['seconds']:,.0f} s ({result.ending}), "
+        f"{end['step']:,} steps in {end['seconds']:,.0f} s ({end['ending']}), "
         f"seed {recipe.training.seed}, {begin['threads']} threads, run by {begin['engine']}. "
         "Every setting is in [recipe.toml](recipe.toml).",
     ]
-    if result.measure is not None:
-        found = result.measure
+    if end["split"]:
         lines += [
             "",
-            f"## Measured on the {result.split} split",
+            f"## Measured on the {end['split']} split",
             "",
             "| figure | value |",
             "| --- | --- |",
-            f"| tokens predicted | {found.tokens:,} |",
-            f"| nats per token | {found.nats_per_token:.4f} |",
-            f"| perplexity per {tokenizer.kind} token | {found.perplexity:.4f} |",
-            f"| bits per byte of the text | {found.bits_per_byte:.4f} |",
-            f"| unknown tokens | {found.unknown / found.tokens:.3%} |",
+            f"| tokens predicted | {end['tokens']:,} |",
+            f"| nats per token | {end['nats_per_token']:.4f} |",
+            f"| perplexity per {tokenizer.kind} token | {end['perplexity']:.4f} |",
+            f"| bits per byte of the text | {end['bits_per_byte']:.4f} |",
+            f"| unknown tokens | {end['unknown_share']:.3%} |",
         ]
     samples = list(journal.read("sample"))
     if samples:
@@ -57,7 +53,7 @@ def write_card(result: Result, recipe: Recipe, dataset: Dataset, journal: Journa
         "",
         "## Use",
         "",
-        f"    throughtime generate {result.folder}",
-        f"    throughtime evaluate {result.folder}",
+        f"    throughtime generate {path.parent}",
+        f"    throughtime evaluate {path.parent}",
     ]
-    (result.folder / "card.md").write_text("\n".join(lines) + "\n", "utf-8")
+    path.write_text("\n".join(lines) + "\n", "utf-8")

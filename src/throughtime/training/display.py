@@ -99,6 +99,12 @@ def for_this_terminal() -> Display:
     return Bar() if sys.stderr.isatty() else Lines()
 
 
+def quoted(text: str) -> str:
+    """A model's text, each line behind a bar, with what would steer a terminal written out."""
+    lines = ("".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in line) for line in text.split("\n"))
+    return "\n".join(f"  | {line}" for line in lines)
+
+
 def _figures(moment: Moment) -> str:
     left = "" if moment.seconds_left is None else f"  {_clock(moment.seconds_left)} left"
     return f"{moment.nats_per_token:.3f} nats/token  {moment.tokens_per_second:,.0f} tokens/s{left}"

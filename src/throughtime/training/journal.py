@@ -1,13 +1,15 @@
-"""The journal of a run: one JSON object a line, written as it happens."""
+"""The journal of a run: one JSON object a line, written as it happens; and the means that go into it."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 
+@final
 class Journal:
     """Appends entries to `journal.jsonl`; each has an `event` and the facts of it."""
 
@@ -25,3 +27,38 @@ class Journal:
                 entry = json.loads(line)
                 if entry["event"] == event:
                     yield entry
+
+
+@final
+class Recent:
+    """Means over the steps since the last entry in the journal."""
+
+    def __init__(self, loss: float = math.nan, pace: float = 0.0):
+        self._loss_before, self._pace_before = loss, pace
+        self._losses: list[float] = []
+        self._norms: list[float] = []
+        self._clipped = 0
+        self._seconds = 0.0
+
+    def add(self, loss: float, norm: float, clipped: bool, seconds: float) -> None:
+        self._losses.append(loss)
+        self._norms.append(norm)
+        self._clipped += clipped
+        self._seconds += seconds
+
+    @property
+    def loss(self) -> float:
+        return math.fsum(self._losses) / len(self._losses) if self._losses else self._loss_before
+
+    @property
+    def norm(self) -> float | None:
+        return math.fsum(self._norms) / len(self._norms) if self._norms else None
+
+    @property
+    def clipped(self) -> float | None:
+        return self._clipped / len(self._norms) if self._norms else None
+
+    @property
+    def pace(self) -> float:
+        """Steps a second."""
+        return len(self._losses) / self._seconds if self._seconds else self._pace_before

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -19,6 +15,7 @@ from throughtime import recipe as recipes
 from throughtime.errors import ThroughtimeError
 from throughtime.gradient.clipping import clip
 from throughtime.gradient.truncation import truncation
+from throughtime.machine import usable_threads
 from throughtime.models.decoding import generate
 from throughtime.models.language import LanguageModel
 from throughtime.objective.measure import Measure
@@ -27,11 +24,12 @@ from throughtime.streams.partition import Partition, Place, partition
 from throughtime.text.dataset import Dataset, describe, prepare
 from throughtime.training.card import write_card
 from throughtime.training.curve import draw_curve
-from throughtime.training.display import Display, Moment, Silence
+from throughtime.training.display import Display, Moment, Silence, quoted
 from throughtime.training.evaluation import evaluate
-from throughtime.training.journal import Journal
+from throughtime.training.interruption import interruption
+from throughtime.training.journal import Journal, Recent
 from throughtime.training.optimiser import Budget, learning_rate, optimiser
-from throughtime.training.run import load_model, new_folder, save_model, settled
+from throughtime.training.run import free_folder, load_model, save_model, settled
 
 ENTRIES = 100
 """Lines on the training loss in the journal, evenly spread over the budget."""
@@ -76,10 +74,10 @@ def train(
     threads = usable_threads()
     torch.set_num_threads(min(recipe.training.threads or threads, threads))
     torch.set_flush_denormal(True)
+    folder = free_folder(out, recipe.text)
     dataset = prepare(recipe.text)
     with closing(display or Silence()) as shown:
-        trainer = Trainer(settled(recipe), dataset, out, shown)
-        return trainer.run()
+        return Trainer(settled(recipe), dataset, folder, shown).run()
 
 
 def dry_run(recipe: Recipe) -> list[str]:
@@ -109,17 +107,12 @@ def count_parameters(model: LanguageModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def usable_threads() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
 @final
 class Trainer:
     """One training, from the first window to the card."""
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, out: str | Path | None, display: Display):
-        self.recipe, self.dataset, self.display = recipe, dataset, display
+    def __init__(self, recipe: Recipe, dataset: Dataset, folder: Path, display: Display):
+        self.recipe, self.dataset, self.folder, self.display = recipe, dataset, folder, display
         seed = recipe.training.seed
         self.partition = partition(dataset.train, recipe.streams, seed)
         self.model = LanguageModel(recipe.model, dataset.tokenizer.vocabulary_size, torch.Generator().manual_seed(seed))
@@ -133,16 +126,15 @@ class Trainer:
         self.validations = self.since_best = 0
         self.best = math.inf
         self.sample = ""
-        self.folder = new_folder(out, recipe.text)
         self.journal = Journal(self.folder / "journal.jsonl")
         self.budget = Budget.of(recipe.training, self.partition.windows_per_epoch)
 
     def run(self) -> Result:
-        self._begin()
         training = self.recipe.training
         entries = 0
+        ending = None
         with interruption(self.display) as interrupted:
-            ending = None
+            self._begin()
             while ending is None:
                 self._step()
                 progress = self.budget.progress(self.steps)
@@ -161,6 +153,7 @@ class Trainer:
             return self._end(ending)
 
     def _begin(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "recipe.toml").write_text(recipes.to_toml(self.recipe), "utf-8")
         self.dataset.tokenizer.save(self.folder / "tokenizer.json")
         lines = introduction(self.recipe, self.dataset, self.partition, self.model)
@@ -214,9 +207,8 @@ class Trainer:
         where = f"step {self.steps} (epoch {place.epoch}, window {place.window}): loss {loss}, gradient norm {norm}"
         self.skipped_in_a_row += 1
         if self.recipe.training.nonfinite == "stop" or self.skipped_in_a_row > SKIPS_IN_A_ROW:
-            kept = (
-                f"{self.folder / 'best'} is kept" if (self.folder / "best").exists() else "there was no validation yet"
-            )
+            best = self.folder / "best"
+            kept = f"{best} is kept" if best.exists() else "there was no validation yet"
             raise ThroughtimeError(
                 f"the training went off at {where}; {kept}; "
                 "lower training.learning_rate or gradient.clip_norm, or set training.nonfinite = 'skip'"
@@ -273,7 +265,7 @@ class Trainer:
         if self.recipe.training.sample_tokens:
             self.sample = self._sample()
             self.journal.write("sample", step=self.steps, text=self.sample)
-            self.display.say("\n".join(f"  | {line}" for line in self.sample.splitlines()))
+            self.display.say(quoted(self.sample))
 
     def _sample(self) -> str:
         training = self.recipe.training
@@ -288,68 +280,13 @@ class Trainer:
 
     def _end(self, ending: str) -> Result:
         seconds = self.budget.seconds
+        if not (self.folder / "best").exists():
+            raise ThroughtimeError(f"no validation gave a finite loss; {self.folder / 'last'} holds the last model")
         best = load_model(self.folder / "best", self.dataset.tokenizer.vocabulary_size)
         split = next((name for name in ("test", "valid") if name in self.dataset.splits()), None)
         found = evaluate(best, self.dataset.splits()[split]) if split else None
         figures = found.as_dict() if found else {}
         self.journal.write("end", ending=ending, step=self.steps, seconds=round(seconds, 3), split=split, **figures)
-        result = Result(self.folder, self.steps, seconds, ending, split, found, self.sample)
         draw_curve(self.journal, self.folder / "curve.svg")
-        write_card(result, self.recipe, self.dataset, self.journal)
-        return result
-
-
-@final
-class Recent:
-    """Means over the steps since the last entry in the journal."""
-
-    def __init__(self, loss: float = math.nan, pace: float = 0.0):
-        self._loss_before, self._pace_before = loss, pace
-        self._losses: list[float] = []
-        self._norms: list[float] = []
-        self._clipped = 0
-        self._seconds = 0.0
-
-    def add(self, loss: float, norm: float, clipped: bool, seconds: float) -> None:
-        self._losses.append(loss)
-        self._norms.append(norm)
-        self._clipped += clipped
-        self._seconds += seconds
-
-    @property
-    def loss(self) -> float:
-        return math.fsum(self._losses) / len(self._losses) if self._losses else self._loss_before
-
-    @property
-    def norm(self) -> float | None:
-        return math.fsum(self._norms) / len(self._norms) if self._norms else None
-
-    @property
-    def clipped(self) -> float | None:
-        return self._clipped / len(self._norms) if self._norms else None
-
-    @property
-    def pace(self) -> float:
-        """Steps a second."""
-        return len(self._losses) / self._seconds if self._seconds else self._pace_before
-
-
-@contextmanager
-def interruption(display: Display) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C becomes a wish: the block asks whether it was uttered. A second Ctrl-C interrupts as ever."""
-    wished = threading.Event()
-
-    def wish(signum: int, frame: object) -> None:  # noqa: ARG001
-        if wished.is_set():
-            raise KeyboardInterrupt
-        wished.set()
-        display.say("ending after this step with what has been learned; Ctrl-C again ends at once")
-
-    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
-        yield wished.is_set
-        return
-    before = signal.signal(signal.SIGINT, wish)
-    try:
-        yield wished.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)
+        write_card(self.folder / "card.md", self.recipe, self.dataset, self.journal)
+        return Result(self.folder, self.steps, seconds, ending, split, found, self.sample)

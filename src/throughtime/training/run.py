@@ -66,8 +66,8 @@ def load(run: str | Path) -> Loaded:
     )
 
 
-def new_folder(out: str | Path | None, text: Text) -> Path:
-    """An empty run folder: `out`, or the next free name under runs/, after the text.
+def free_folder(out: str | Path | None, text: Text) -> Path:
+    """The folder for a new run, not made yet: `out`, or the next free name under runs/, after the text.
 
     Raises:
         ThroughtimeError: where `out` holds something already.
@@ -76,15 +76,11 @@ def new_folder(out: str | Path | None, text: Text) -> Path:
         folder = Path(out)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ThroughtimeError(f"{folder} holds something already; give --out a folder that is new or empty")
-    else:
-        stem = Path(text.sources[0].replace("*", "").replace(":", "-")).stem.strip("-") or "text"
-        folders = (Path("runs", f"{stem}-{text.tokens}" + (f"-{n}" if n > 1 else "")) for n in count(1))
-        folder = next(candidate for candidate in folders if not candidate.exists())
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ThroughtimeError(f"cannot make the run folder {folder}: {error.strerror}") from None
-    return folder
+        return folder
+    first = text.sources[0] if text.sources else ""
+    stem = Path(first.replace("*", "").replace(":", "-")).stem.strip("-") or "text"
+    folders = (Path("runs", f"{stem}-{text.tokens}" + (f"-{n}" if n > 1 else "")) for n in count(1))
+    return next(folder for folder in folders if not folder.exists())
 
 
 def settled(recipe: Recipe) -> Recipe:

@@ -1,0 +1,145 @@
+"""How fast text becomes ids, and in how much memory.
+
+Speeds are of text in memory, from pieces of bytes to arrays of ids; byte pairs beside `encode_batch` of the library
+itself on the same pieces, timed in turn. With --large, a corpus of so many gigabytes is made from the standard
+library's source, tokenised and trained on in a process of its own, whose largest resident memory is told.
+
+Writes docs/benchmarks/text.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from throughtime.machine import processor, usable_threads
+from throughtime.recipe import Text
+from throughtime.text.corpus import open_corpus, read_pieces
+from throughtime.text.tokenizer import fit
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "text.md"
+TURNS = 7
+BYTES = 24_000_000
+
+TRAIN = """
+import json, resource, sys, time
+import throughtime
+from throughtime.recipe import build
+from throughtime.text.dataset import prepare
+tree = json.loads(sys.argv[1])
+began = time.perf_counter()
+prepare(build(tree).text)
+tokenised = time.perf_counter() - began
+began = time.perf_counter()
+prepare(build(tree).text)
+again = time.perf_counter() - began
+result = throughtime.train(tree, sys.argv[2])
+print(json.dumps({"tokenise": tokenised, "again": again, "steps": result.steps,
+                  "resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--large", type=float, default=0.0, metavar="GB", help="size of the corpus that is made")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["THROUGHTIME_CACHE"] = str(Path(folder, "cache"))
+        lines = [*_speeds(), "", *(_large(options.large, Path(folder)) if options.large else [])]
+    command = f"python benchmarks/text.py{f' --large {options.large:g}' if options.large else ''}"
+    machine = f"{processor()[0]}, {usable_threads()} cores"
+    PAGE.write_text("\n".join(["# Text to ids", "", *lines, f"Made by `{command}` on {machine}.", ""]), "utf-8")
+    print(PAGE.read_text("utf-8"))
+
+
+def _speeds() -> list[str]:
+    corpus = open_corpus(["builtin:stdlib"], Text())
+    rows = ["| token | MB/s | cores | beside the library's `encode_batch` |", "| --- | ---: | ---: | ---: |"]
+    for kind in ("byte", "char", "word", "bpe"):
+        text = Text.model_validate({"tokens": kind})
+        sample = [piece.data for piece in read_pieces(corpus, 1 << 16)]
+        tokenizer = fit(text, sample)
+        pieces = [piece.data for piece in read_pieces(corpus, tokenizer.piece_limit)]
+        pieces = pieces * max(1, BYTES // sum(map(len, pieces)))
+        size = sum(map(len, pieces))
+        texts = [piece.decode() for piece in pieces]
+        library = tokenizer.library
+
+        def ours(pieces: list[bytes] = pieces, encode: Callable[[list[bytes]], object] = tokenizer.encode_many) -> None:
+            for first in range(0, len(pieces), 32):
+                encode(pieces[first : first + 32])
+
+        def theirs(texts: list[str] = texts, encode: Callable[..., object] = library.encode_batch) -> None:
+            for first in range(0, len(texts), 32):
+                encode(texts[first : first + 32], add_special_tokens=False)
+
+        if kind in ("byte", "char"):
+            seconds = statistics.median(_time(ours) for _ in range(TURNS))
+            rows.append(f"| {kind} | {size / seconds / 1e6:,.0f} | 1 | |")
+            continue
+        pairs = [(_time(theirs), _time(ours)) for _ in range(TURNS)]
+        ratios = sorted(library_time / our_time for library_time, our_time in pairs)
+        seconds = statistics.median(our_time for _, our_time in pairs)
+        rows.append(
+            f"| {kind} | {size / seconds / 1e6:,.1f} | {usable_threads()} | "
+            f"{statistics.median(ratios):.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f}) |"
+        )
+    return [
+        *rows,
+        "",
+        f"The standard library's source, {size / 1e6:,.0f} MB, medians of {TURNS} turns; above 1x we are faster.",
+    ]
+
+
+def _time(job: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    job()
+    return time.perf_counter() - began
+
+
+def _large(gigabytes: float, folder: Path) -> list[str]:
+    source = b"".join(piece.data for piece in read_pieces(open_corpus(["builtin:stdlib"], Text()), 1 << 20))
+    path = folder / "large.txt"
+    with path.open("wb") as file:
+        written = 0
+        while written < gigabytes * 1e9:
+            # Every copy has a number, so that the text is not the same over and over.
+            written += file.write(b"# copy %d\n" % written + source)
+    rows = [
+        "| token | tokenised in | found again in | resident at most |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for kind in ("char", "bpe"):
+        tree = {
+            "text": {"sources": [str(path)], "tokens": kind, "split": [0.999, 0.001, 0.0]},
+            "model": {"hidden_size": 64},
+            "training": {"steps": 3000, "validations": 1, "sample_tokens": 0},
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", TRAIN, json.dumps(tree), str(folder / kind)],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        found = json.loads(done.stdout)
+        rows.append(
+            f"| {kind} | {found['tokenise']:,.0f} s | {found['again']:,.1f} s | {found['resident'] / 1e6:,.0f} MB |"
+        )
+    return [
+        *rows,
+        "",
+        f"{written / 1e9:.2f} GB of text: vocabulary, ids, then {found['steps']:,} steps of training, in one process.",
+        "",
+    ]
+
+
+if __name__ == "__main__":
+    main()

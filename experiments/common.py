@@ -1,0 +1,90 @@
+"""What the experiments share: runs that are made once, tables, and the page they are written into.
+
+An experiment's page in docs/experiments is prose by hand around one block that its script writes, between two comment
+lines. The runs lie in runs/experiments/; a run that is there is not made again, so an experiment can be broken off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import throughtime
+from throughtime.machine import processor, usable_threads
+from throughtime.training.display import Lines
+from throughtime.training.journal import Journal
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ROOT / "docs" / "experiments"
+BEGIN, END = "<!-- written by the script: begin -->", "<!-- written by the script: end -->"
+
+
+def arguments(description: str | None, **defaults: Any) -> argparse.Namespace:
+    """The command line of an experiment: an option for each default, and where the data lie."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="the data folder")
+    for name, value in defaults.items():
+        parser.add_argument(f"--{name}", type=type(value), default=value, help=f"default: {value}")
+    parsed = parser.parse_args()
+    if not parsed.data.is_dir():
+        sys.exit(f"there is no data folder {parsed.data}; name it with --data")
+    return parsed
+
+
+def outcome(name: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Train a recipe, unless it was before; how the run ended, by the names of its journal."""
+    folder = ROOT / "runs" / "experiments" / name
+    journal = Journal(folder / "journal.jsonl")
+    if not (folder / "card.md").exists():
+        if folder.exists():
+            sys.exit(f"{folder} was broken off; remove it and start again")
+        print(f"== {name}", flush=True)
+        throughtime.train(recipe, folder, Lines())
+    begin, end = next(journal.read("begin")), next(journal.read("end"))
+    read = list(journal.read("train"))[-1]["tokens"]
+    return {**end, "parameters": begin["parameters"], "tokens_read": read, "journal": journal}
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """Mean and standard deviation over seeds."""
+    deviation = statistics.stdev(values) if len(values) > 1 else math.nan
+    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table, its first column to the left."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return [f"| {' | '.join(row)} |" for row in (header, rule, *rows)]
+
+
+@contextmanager
+def figure(page: str, xlabel: str, ylabel: str) -> Iterator[Any]:
+    """The axes of a page's picture, which is saved at the end of the block."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    drawn, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    yield axes
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    drawn.savefig(PAGES / f"{page}.svg")
+
+
+def publish(page: str, lines: Sequence[str]) -> None:
+    """Put the lines into the page's block."""
+    path = PAGES / f"{page}.md"
+    before, _, rest = path.read_text("utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    command = f"python experiments/{Path(sys.argv[0]).name}"
+    block = [BEGIN, "", *lines, "", f"Made by `{command}` on {processor()[0]}, {usable_threads()} cores.", "", END]
+    path.write_text(before + "\n".join(block) + after, "utf-8")
+    print(f"written: {path}")

@@ -1,0 +1,24 @@
+"""What this process runs on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+
+def usable_threads() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def processor() -> tuple[str, set[str]]:
+    """The processor's name and the names of what it can do, from where Linux tells them; elsewhere the name alone."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine(), set()
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = facts.get("flags", facts.get("Features", ""))
+    return facts.get("model name", platform.machine()), set(flags.split())

@@ -1,0 +1,168 @@
+"""The lanes of an evaluation, and the figures that come out of the sums."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from throughtime.objective.measure import Measure, measure
+from throughtime.streams.evaluation import EvaluationLanes
+from throughtime.streams.window import NO_TARGET
+from throughtime.text.ids import Facts
+
+
+class ArrayTokens:
+    """The ids 1000, 1001, ... so that an id tells its place; documents begin where they are told to."""
+
+    def __init__(self, count: int, documents: tuple[int, ...] = ()):
+        self.ids = np.arange(1000, 1000 + count)
+        self.documents = np.array(documents, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, start: int, stop: int):
+        assert 0 <= start < stop <= len(self.ids)
+        return self.ids[start:stop]
+
+    def documents_within(self, start: int, stop: int):
+        return self.documents[(self.documents >= start) & (self.documents < stop)] - start
+
+
+shapes = given(tokens=st.integers(2, 150), lanes=st.integers(1, 200), window=st.integers(1, 40))
+quick = settings(deadline=None)
+
+
+def joined(layout: EvaluationLanes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inputs, targets and fresh marks of all windows, one after the other, [step, lane]."""
+    windows = [layout[index] for index in range(layout.windows)]
+    return tuple(np.concatenate(arrays) for arrays in zip(*windows, strict=True))
+
+
+@quick
+@shapes
+@example(tokens=2, lanes=64, window=1)
+@example(tokens=11, lanes=4, window=3)
+def test_every_token_but_the_first_is_predicted_once_and_in_order(tokens, lanes, window):
+    layout = EvaluationLanes(ArrayTokens(tokens), lanes, window)
+    inputs, targets, _ = joined(layout)
+    predicted = targets.T[targets.T != NO_TARGET]  # lane after lane
+    assert predicted.tolist() == list(range(1001, 1000 + tokens))
+    assert (inputs[targets != NO_TARGET] == targets[targets != NO_TARGET] - 1).all()
+    assert not inputs[targets == NO_TARGET].any()
+
+
+@quick
+@shapes
+@example(tokens=11, lanes=4, window=3)
+def test_only_the_last_lane_is_ragged(tokens, lanes, window):
+    layout = EvaluationLanes(ArrayTokens(tokens), lanes, window)
+    _, targets, _ = joined(layout)
+    lengths = (targets != NO_TARGET).sum(0)
+    assert 1 <= layout.lanes <= lanes
+    assert len(targets) == layout.lane_length
+    assert (lengths[:-1] == layout.lane_length).all()
+    assert 1 <= lengths[-1] <= layout.lane_length
+    assert (targets[: lengths[-1], -1] != NO_TARGET).all()
+
+
+@quick
+@shapes
+def test_only_the_last_window_is_short(tokens, lanes, window):
+    layout = EvaluationLanes(ArrayTokens(tokens), lanes, window)
+    steps = [len(layout[index].inputs_TB) for index in range(layout.windows)]
+    assert steps[:-1] == [window] * (layout.windows - 1)
+    assert 1 <= steps[-1] <= window
+
+
+@quick
+@given(
+    tokens=st.integers(2, 150),
+    lanes=st.integers(1, 200),
+    window=st.integers(1, 40),
+    documents=st.sets(st.integers(0, 149), max_size=9),
+)
+def test_only_lane_0_and_documents_are_fresh(tokens, lanes, window, documents):
+    documents = tuple(sorted(place for place in documents if place < tokens))
+    inputs, targets, fresh = joined(EvaluationLanes(ArrayTokens(tokens, documents), lanes, window))
+    expected = np.isin(inputs - 1000, documents) & (targets != NO_TARGET)
+    expected[0, 0] = True
+    assert fresh.tolist() == expected.tolist()
+
+
+def test_a_small_text_by_hand():
+    layout = EvaluationLanes(ArrayTokens(9, documents=(0, 5)), lanes=3, window=2)
+    assert (layout.lanes, layout.lane_length, layout.windows, layout.predictions) == (3, 3, 2, 8)
+    first, last = layout[0], layout[1]
+    assert first.inputs_TB.tolist() == [[1000, 1003, 1006], [1001, 1004, 1007]]
+    assert first.targets_TB.tolist() == [[1001, 1004, 1007], [1002, 1005, 1008]]
+    assert first.fresh_TB.tolist() == [[True, False, False], [False, False, False]]
+    assert last.inputs_TB.tolist() == [[1002, 1005, 0]]
+    assert last.targets_TB.tolist() == [[1003, 1006, NO_TARGET]]
+    assert last.fresh_TB.tolist() == [[False, True, False]]
+
+
+@pytest.mark.parametrize("tokens", [0, 1])
+def test_a_text_without_predictions_has_no_lanes_and_no_windows(tokens):
+    layout = EvaluationLanes(ArrayTokens(tokens), 4, 3)
+    assert (layout.predictions, layout.lanes, layout.windows) == (0, 0, 0)
+
+
+def facts(**values) -> Facts:
+    plain = {
+        "text": "",
+        "tokenizer": "",
+        "bytes": 13,
+        "characters": 9,
+        "unknown": 0,
+        "hidden_bytes": 0,
+        "first_bytes": 3,
+        "first_characters": 1,
+        "exact": True,
+    }
+    return Facts(**plain | values)
+
+
+def test_figures_without_unknown_tokens():
+    """Five predicted tokens at a probability of 1/4 are 10 bits, over the 10 bytes behind the first token."""
+    measured = measure(5 * math.log(4), 5, facts())
+    assert (measured.tokens, measured.bytes, measured.characters, measured.spelled_bits) == (5, 10, 8, 0)
+    assert measured.perplexity == pytest.approx(4)
+    assert measured.nats_per_token == pytest.approx(math.log(4))
+    assert measured.bits_per_byte == pytest.approx(1)
+    assert measured.bits_per_char == pytest.approx(10 / 8)
+
+
+def test_an_unknown_token_pays_for_its_spelling():
+    """Two unknown tokens that hide 5 bytes cost 8 bits a byte and 8 for each end: 56 bits beside the 10."""
+    measured = measure(5 * math.log(4), 5, facts(unknown=2, hidden_bytes=5, exact=False))
+    assert measured.spelled_bits == 56
+    assert measured.perplexity == pytest.approx(4)
+    assert measured.bits == pytest.approx(66)
+    assert measured.bits_per_byte == pytest.approx(6.6)
+    assert measured.bits_per_char == pytest.approx(66 / 8)
+
+
+def test_figures_by_name():
+    assert measure(5 * math.log(4), 5, facts(unknown=2, hidden_bytes=5)).as_dict() == pytest.approx(
+        {
+            "tokens": 5,
+            "bytes": 10,
+            "nats_per_token": math.log(4),
+            "perplexity": 4,
+            "bits_per_char": 66 / 8,
+            "bits_per_byte": 6.6,
+            "unknown_share": 0.4,
+        }
+    )
+
+
+def test_a_text_that_is_no_utf8_has_no_figure_per_character():
+    assert measure(math.log(2), 1, facts(characters=None)).bits_per_char is None
+
+
+def test_a_perplexity_that_float64_cannot_hold_is_infinite():
+    assert Measure(1418.0, 2, 2, 2, 0, 0).perplexity == math.inf
+    assert Measure(1416.0, 2, 2, 2, 0, 0).perplexity == pytest.approx(math.exp(708))

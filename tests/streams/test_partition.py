@@ -1,0 +1,213 @@
+"""Windows of training: every one at its place, none twice, the state fresh where it should be."""
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from throughtime.errors import ThroughtimeError
+from throughtime.recipe import Streams
+from throughtime.streams.partition import Partition, Place, RandomPartition, SequentialPartition, partition
+
+SEED = 7
+KINDS = [SequentialPartition, RandomPartition]
+
+
+class ArrayTokens:
+    """The ids 1000, 1001, ... so that an id tells its place; documents begin where they are told to."""
+
+    def __init__(self, count: int, documents: tuple[int, ...] = ()):
+        self.ids = np.arange(1000, 1000 + count)
+        self.documents = np.array(documents, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, start: int, stop: int):
+        assert 0 <= start < stop <= len(self.ids)
+        return self.ids[start:stop]
+
+    def documents_within(self, start: int, stop: int):
+        return self.documents[(self.documents >= start) & (self.documents < stop)] - start
+
+
+@st.composite
+def layouts(draw):
+    """Tokens, lanes, window and seed that give at least one window an epoch."""
+    lanes, window = draw(st.integers(1, 6)), draw(st.integers(1, 9))
+    needed = (lanes + 1) * window
+    return draw(st.integers(needed, needed + 120)), lanes, window, draw(st.integers(0, 2**40))
+
+
+def cut(kind: type[Partition], layout, documents=()) -> Partition:
+    tokens, lanes, window, seed = layout
+    return kind(ArrayTokens(tokens, documents), lanes, window, seed)
+
+
+def epoch_of(part: Partition, epoch: int) -> list:
+    return [part[Place(epoch, window)] for window in range(part.windows_per_epoch)]
+
+
+def starts_of(part: Partition, epoch: int) -> np.ndarray:
+    """Where each window of an epoch begins in the stream, [window, lane]."""
+    return np.array([window.inputs_TB[0] - 1000 for window in epoch_of(part, epoch)])
+
+
+both = pytest.mark.parametrize("kind", KINDS)
+quick = settings(deadline=None, max_examples=100)
+
+
+@both
+@quick
+@given(layout=layouts(), epoch=st.integers(0, 5))
+def test_every_lane_is_a_stretch_of_the_stream_and_targets_are_one_ahead(kind, layout, epoch):
+    part = cut(kind, layout)
+    for window in epoch_of(part, epoch):
+        assert window.inputs_TB.shape == (part.window, part.lanes)
+        assert (window.inputs_TB == window.inputs_TB[0] + np.arange(part.window)[:, None]).all()
+        assert (window.targets_TB == window.inputs_TB + 1).all()
+
+
+@quick
+@given(layout=layouts(), epoch=st.integers(0, 5))
+def test_random_windows_stand_on_a_grid_behind_the_offset_and_are_dealt_once(layout, epoch):
+    part = cut(RandomPartition, layout)
+    starts = starts_of(part, epoch).ravel()
+    offset = starts[0] % part.window
+    assert (starts % part.window == offset).all()
+    assert len(set(starts.tolist())) == len(starts)
+    grid = (len(part.tokens) - part.window) // part.window
+    assert set(((starts - offset) // part.window).tolist()) <= set(range(grid))
+    assert grid - len(starts) < part.lanes
+
+
+@quick
+@given(layout=layouts(), epoch=st.integers(0, 5))
+def test_random_windows_are_fresh_at_the_first_step_only(layout, epoch):
+    for window in epoch_of(cut(RandomPartition, layout), epoch):
+        assert window.fresh_TB[0].all()
+        assert not window.fresh_TB[1:].any()
+
+
+def test_random_windows_come_in_another_order_each_epoch_and_with_each_seed():
+    part, other = RandomPartition(ArrayTokens(3000), 4, 10, SEED), RandomPartition(ArrayTokens(3000), 4, 10, SEED + 1)
+    orders = [(starts_of(source, epoch) // 10).ravel().tolist() for source in (part, other) for epoch in range(3)]
+    assert len({tuple(order) for order in orders}) == 6
+    assert all(order != sorted(order) for order in orders)
+    assert all(len(set(order)) == 296 for order in orders)
+
+
+@quick
+@given(layout=layouts(), epoch=st.integers(0, 5))
+def test_sequential_lanes_go_on_from_window_to_window(layout, epoch):
+    part = cut(SequentialPartition, layout)
+    starts = starts_of(part, epoch)
+    assert 0 <= starts[0, 0] < part.window
+    assert (starts - starts[0] == np.arange(part.windows_per_epoch)[:, None] * part.window).all()
+    length = (len(part.tokens) - part.window) // part.lanes
+    assert (np.diff(starts[0]) == length).all()
+    assert 0 <= length - part.windows_per_epoch * part.window < part.window
+
+
+@quick
+@given(layout=layouts(), epoch=st.integers(0, 5))
+def test_sequential_lanes_are_fresh_in_the_first_step_of_an_epoch_only(layout, epoch):
+    first, *rest = epoch_of(cut(SequentialPartition, layout), epoch)
+    assert first.fresh_TB[0].all()
+    assert not first.fresh_TB[1:].any()
+    assert not any(window.fresh_TB.any() for window in rest)
+
+
+@both
+@quick
+@given(layout=layouts())
+def test_every_epoch_has_as_many_windows_and_fits_the_stream(kind, layout):
+    part = cut(kind, layout)
+    tokens, lanes, window, _ = layout
+    leftover = (tokens - window) - part.windows_per_epoch * lanes * window
+    assert 0 <= leftover < lanes * window
+    for epoch in range(4):
+        assert starts_of(part, epoch).shape == (part.windows_per_epoch, lanes)
+        assert starts_of(part, epoch).max() + window < tokens
+
+
+@both
+def test_offsets_lie_in_a_window_and_differ_over_epochs(kind):
+    part = kind(ArrayTokens(200), 3, 10, SEED)
+    offsets = [int(starts_of(part, epoch).min()) % 10 for epoch in range(200)]
+    assert set(offsets) == set(range(10))
+
+
+@both
+@quick
+@given(layout=layouts(), places=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 50)), min_size=1, max_size=6))
+def test_a_window_depends_on_its_place_alone(kind, layout, places):
+    part = cut(kind, layout)
+    for epoch, window in [*places, *places[::-1]]:
+        place = Place(epoch, window % part.windows_per_epoch)
+        for ours, fresh in zip(part[place], cut(kind, layout)[place], strict=True):
+            assert ours.tolist() == fresh.tolist()
+
+
+@both
+def test_a_window_is_a_copy(kind):
+    part = kind(ArrayTokens(100), 2, 5, SEED)
+    first = part[Place(0, 0)].inputs_TB.copy()
+    for array in part[Place(0, 0)]:
+        array[:] = 0
+    assert part[Place(0, 0)].inputs_TB.tolist() == first.tolist()
+
+
+@both
+@quick
+@given(layout=layouts())
+def test_places_walk_through_epochs(kind, layout):
+    part, place, walked = cut(kind, layout), Place(), []
+    for _ in range(2 * part.windows_per_epoch + 1):
+        walked.append(tuple(place))
+        place = part.after(place)
+    windows = range(part.windows_per_epoch)
+    assert walked == [(epoch, window) for epoch in (0, 1) for window in windows] + [(2, 0)]
+
+
+@both
+@quick
+@given(layout=layouts())
+@example(layout=(4, 1, 2, 0))
+def test_the_error_names_the_fewest_tokens_that_do(kind, layout):
+    _, lanes, window, seed = layout
+    needed = (lanes + 1) * window
+    assert cut(kind, (needed, lanes, window, seed)).windows_per_epoch == 1
+    for tokens in {0, window - 1, needed - 1}:
+        with pytest.raises(ThroughtimeError) as caught:
+            cut(kind, (tokens, lanes, window, seed))
+        assert str(caught.value) == (
+            f"the training text has {tokens} tokens, and {lanes} lanes of a {window}-token window need {needed}; "
+            "lower streams.lanes or streams.window"
+        )
+
+
+def test_the_error_writes_large_counts_in_groups():
+    with pytest.raises(ThroughtimeError, match="has 2,000 tokens, and 64 lanes of a 128-token window need 8,320;"):
+        RandomPartition(ArrayTokens(2000), 64, 128, SEED)
+
+
+@both
+@quick
+@given(layout=layouts(), data=st.data())
+def test_a_lane_is_fresh_where_a_document_begins(kind, layout, data):
+    documents = tuple(sorted(data.draw(st.sets(st.integers(0, layout[0] - 1), max_size=12))))
+    part = cut(kind, layout, documents)
+    for epoch in range(2):
+        for index, window in enumerate(epoch_of(part, epoch)):
+            expected = np.isin(window.inputs_TB - 1000, documents)
+            expected[0] |= index == 0 or kind is RandomPartition
+            assert window.fresh_TB.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sequential", SequentialPartition), ("random", RandomPartition)])
+def test_a_recipe_chooses_its_partition(name, kind):
+    part = partition(ArrayTokens(100), Streams(partition=name, lanes=3, window=5), seed=11)
+    assert type(part) is kind
+    expected = kind(ArrayTokens(100), 3, 5, 11)[Place(1, 2)]
+    assert part[Place(1, 2)].inputs_TB.tolist() == expected.inputs_TB.tolist()

@@ -1,0 +1,75 @@
+"""The commands and the code that the documents show, run as they stand there, with small budgets."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from throughtime.cli.main import COMMANDS, main
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+SMALL = """--hidden 8 --steps 3 --set streams.lanes=4 --set streams.window=8
+           --set training.sample_tokens=5 --set training.threads=1"""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = (line.split("  #")[0].strip() for block in blocks("sh") for line in block.splitlines())
+    return [line for line in lines if line]
+
+
+def test_the_two_commands_stand_at_the_top():
+    assert commands()[2:4] == ["make demo", "make test"]
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for line in commands():
+        if line.startswith("make "):
+            assert f"\n{line.split()[1]}:" in makefile
+
+
+def test_the_commands_of_the_readme(tmp_path, monkeypatch, capfd):
+    """In order, in one folder, as a reader would type them; a budget in minutes becomes one of three steps."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.txt").write_text("In the beginning was the word, and the word was long.\n" * 80)
+    typed = [line for line in commands() if line.startswith("throughtime ")]
+    assert {shlex.split(line)[1] for line in typed} == set(COMMANDS), "the readme shows every command"
+    for line in typed:
+        words = shlex.split(re.sub(r"--minutes \S+", "", line))[1:]
+        if words[0] == "train":
+            words += shlex.split(SMALL)
+        with pytest.raises(SystemExit) as left:
+            main(words)
+        out, err = capfd.readouterr()
+        assert left.value.code == 0, f"{line}: {err}"
+        assert out, line
+
+
+def test_the_code_of_the_readme(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.txt").write_text("In the beginning was the word, and the word was long.\n" * 80)
+    (code,) = blocks("python")
+    names: dict[str, object] = {}
+    exec(code.replace('"minutes": 2.0', '"steps": 3'), names)
+    assert names["y_TBH"].shape == (7, 3, 20)
+    assert names["result"].steps == 3
+
+
+def test_every_link_in_the_documents_leads_somewhere():
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text("utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_data_folder_is_never_inside():
+    assert not (ROOT / "shared").exists()
+    assert shutil.which("make")
+    assert sys.version_info >= (3, 11)
