@@ -1,16 +1,12 @@
 """The lanes of an evaluation, and the figures that come out of the sums."""
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from throughtime.objective.measure import Measure, measure
 from throughtime.streams.evaluation import EvaluationLanes
 from throughtime.streams.window import NO_TARGET
-from throughtime.text.ids import Facts
 
 
 class ArrayTokens:
@@ -108,61 +104,3 @@ def test_a_small_text_by_hand():
 def test_a_text_without_predictions_has_no_lanes_and_no_windows(tokens):
     layout = EvaluationLanes(ArrayTokens(tokens), 4, 3)
     assert (layout.predictions, layout.lanes, layout.windows) == (0, 0, 0)
-
-
-def facts(**values) -> Facts:
-    plain = {
-        "text": "",
-        "tokenizer": "",
-        "bytes": 13,
-        "characters": 9,
-        "unknown": 0,
-        "hidden_bytes": 0,
-        "first_bytes": 3,
-        "first_characters": 1,
-        "exact": True,
-    }
-    return Facts(**plain | values)
-
-
-def test_figures_without_unknown_tokens():
-    """Five predicted tokens at a probability of 1/4 are 10 bits, over the 10 bytes behind the first token."""
-    measured = measure(5 * math.log(4), 5, facts())
-    assert (measured.tokens, measured.bytes, measured.characters, measured.spelled_bits) == (5, 10, 8, 0)
-    assert measured.perplexity == pytest.approx(4)
-    assert measured.nats_per_token == pytest.approx(math.log(4))
-    assert measured.bits_per_byte == pytest.approx(1)
-    assert measured.bits_per_char == pytest.approx(10 / 8)
-
-
-def test_an_unknown_token_pays_for_its_spelling():
-    """Two unknown tokens that hide 5 bytes cost 8 bits a byte and 8 for each end: 56 bits beside the 10."""
-    measured = measure(5 * math.log(4), 5, facts(unknown=2, hidden_bytes=5, exact=False))
-    assert measured.spelled_bits == 56
-    assert measured.perplexity == pytest.approx(4)
-    assert measured.bits == pytest.approx(66)
-    assert measured.bits_per_byte == pytest.approx(6.6)
-    assert measured.bits_per_char == pytest.approx(66 / 8)
-
-
-def test_figures_by_name():
-    assert measure(5 * math.log(4), 5, facts(unknown=2, hidden_bytes=5)).as_dict() == pytest.approx(
-        {
-            "tokens": 5,
-            "bytes": 10,
-            "nats_per_token": math.log(4),
-            "perplexity": 4,
-            "bits_per_char": 66 / 8,
-            "bits_per_byte": 6.6,
-            "unknown_share": 0.4,
-        }
-    )
-
-
-def test_a_text_that_is_no_utf8_has_no_figure_per_character():
-    assert measure(math.log(2), 1, facts(characters=None)).bits_per_char is None
-
-
-def test_a_perplexity_that_float64_cannot_hold_is_infinite():
-    assert Measure(1418.0, 2, 2, 2, 0, 0).perplexity == math.inf
-    assert Measure(1416.0, 2, 2, 2, 0, 0).perplexity == pytest.approx(math.exp(708))

@@ -57,7 +57,7 @@ def test_a_second_run_finds_everything_in_the_cache(monkeypatch, kind):
     second = prepare(settings)
     assert second.tokenizer.digest == first.tokenizer.digest
     assert second.notes == first.notes
-    assert len(second.notes) == 2
+    assert second.notes == ("a.txt has 20 CR LF line ends, kept as text; text.newlines = 'lf' makes them LF",)
     for name, ids in first.splits().items():
         again = second.splits()[name]
         assert (again.facts, again.read(0, len(ids)).tolist()) == (ids.facts, ids.read(0, len(ids)).tolist())
@@ -108,8 +108,8 @@ def test_the_vocabulary_comes_from_the_training_split_alone(kind):
     ("kind", "fit_bytes", "taken"),
     [
         ("word", 1000, "0123456789"),
-        ("word", 50, "02468"),
-        ("word", 30, "047"),
+        ("word", 50, "03579"),
+        ("word", 30, "069"),
         ("word", 10, "0"),
         ("char", 10, "0123456789"),
     ],
@@ -128,7 +128,10 @@ def test_too_short_a_text_is_an_error(sources, size):
     write("one.txt", "x"), write("empty.txt", ""), write("empty2.txt", "")
     with pytest.raises(ThroughtimeError) as caught:
         prepare(Text(sources=sources, split=(1.0, 0.0, 0.0)))
-    assert str(caught.value) == f"there is no text to train on: {', '.join(sources)} gives {size} bytes"
+    assert str(caught.value).startswith(
+        f"there is too little text to train on: {', '.join(sources)} gives {size} bytes"
+    )
+    assert str(caught.value).endswith("name more text, or give it a larger share by text.split")
 
 
 def test_no_source_is_a_wrong_setting():
@@ -192,11 +195,9 @@ def test_oddities_of_every_split_are_noted():
     )
 
 
-@pytest.mark.xfail(
-    strict=True, reason="each split notes its own count of CR LF and NUL under the name of the whole file"
-)
 def test_an_oddity_of_a_file_is_noted_once():
-    assert len(prepare(Text(sources=(write("a.txt", "some line\r\n" * 100),))).notes) == 1
+    prepared = prepare(Text(sources=(write("a.txt", "some line\r\n" * 100),)))
+    assert prepared.notes == ("a.txt has 100 CR LF line ends, kept as text; text.newlines = 'lf' makes them LF",)
 
 
 def test_ids_of_another_text_are_not_taken(cached):

@@ -38,7 +38,7 @@ def fitted(request):
 @pytest.fixture(scope="module")
 def saved(fitted, tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "tokenizer.json"
-    fitted.save(path)
+    path.write_text(fitted.to_json(), "utf-8")
     return path
 
 
@@ -166,7 +166,6 @@ def test_pairs_need_more_room_than_the_bytes_take(size):
     assert str(caught.value) == message
 
 
-@pytest.mark.xfail(strict=True, reason="pairs without a merge are taken for bytes, whose ids are in another order")
 @pytest.mark.parametrize("text", ["", "abc", "a b c d\n"])
 def test_pairs_without_a_merge_still_give_the_text_back(text):
     fitted = fit("bpe", text, minimum_count=2)
@@ -179,7 +178,8 @@ def test_fitting_twice_gives_the_same_tokeniser(kind, tmp_path):
     text = " ".join(f"{first}{second}" for first in "abcdefgh" for second in "ijklmnop")  # full of ties
     contents = set()
     for index in range(4):
-        fit(kind, text, text[::-1], vocabulary_size=300).save(tmp_path / str(index))
+        fitted = fit(kind, text, text[::-1], vocabulary_size=300)
+        (tmp_path / str(index)).write_text(fitted.to_json(), "utf-8")
         contents.add((tmp_path / str(index)).read_bytes())
     assert len(contents) == 1
 

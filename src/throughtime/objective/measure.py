@@ -29,7 +29,7 @@ class Measure(NamedTuple):
     spelled_bits: int
     """Bits charged for what unknown tokens hide."""
     unknown: int
-    """Unknown tokens."""
+    """Predicted tokens that the vocabulary lacks."""
 
     @property
     def nats_per_token(self) -> float:
@@ -61,11 +61,13 @@ class Measure(NamedTuple):
 
 def measure(nats: float, tokens: int, facts: Facts) -> Measure:
     """The measure of a whole tokenised text, from the sum of -log P (nats) over its `tokens` predicted tokens."""
+    unknown = facts.unknown - facts.first_unknown
+    hidden = facts.hidden_bytes - (facts.first_bytes if facts.first_unknown else 0)
     return Measure(
         nats=nats,
         tokens=tokens,
         bytes=facts.bytes - facts.first_bytes,
         characters=None if facts.characters is None else facts.characters - facts.first_characters,
-        spelled_bits=SPELLING_BITS * (facts.hidden_bytes + facts.unknown),
-        unknown=facts.unknown,
+        spelled_bits=SPELLING_BITS * (hidden + unknown),
+        unknown=unknown,
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +17,18 @@ from typing import NamedTuple
 from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Text
 from throughtime.text.sources import BLOCK, open_sources, read_blocks
+
+BEFORE_SPACE = re.compile(r"(?s).*\S(?=[ \t\v\f\r\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000])")
+BEFORE_MARK = re.compile(r"(?s).*[0-9A-Za-z_](?=[!-&(-/:-@\[-^`{-~])")
+"""Up to the last place where every tokeniser ends a token: before a space or a mark that follows a word."""
+
+
+ODDITIES = {
+    "empty": "is empty and adds nothing",
+    "bom": "begins with a byte-order mark, kept as text; text.encoding = 'utf-8-sig' leaves it out",
+    "nul": "holds {:,} NUL bytes, kept as text; is it a text file?",
+    "crlf": "has {:,} CR LF line ends, kept as text; text.newlines = 'lf' makes them LF",
+}
 
 
 class Document(NamedTuple):
@@ -44,8 +58,8 @@ class Scan(NamedTuple):
     """SHA-256 of the bytes and of where the documents begin, as 32 hexadecimal digits."""
     characters: int | None
     """Length in characters; None where the bytes are not UTF-8."""
-    notes: tuple[str, ...]
-    """One line for each thing that is odd."""
+    oddities: tuple[tuple[str, str, int], ...]
+    """What is odd: the name of the text, a key of ODDITIES, how often."""
 
 
 class Piece(NamedTuple):
@@ -63,12 +77,14 @@ def open_corpus(names: Sequence[str], settings: Text) -> Corpus:
 
 def split_corpus(corpus: Corpus, shares: tuple[float, float, float]) -> tuple[Corpus, Corpus, Corpus]:
     """Training, validation and test text: contiguous shares of the bytes, in order, cut between characters."""
+    empty = tuple(document for document in corpus.documents if document.start == document.stop)
     size = corpus.size
-    first = _between_characters(corpus, int(size * shares[0]))
+    first = _between_characters(corpus, int(size * shares[0] + 1e-6))
     second = _between_characters(corpus, int(size * (shares[0] + shares[1]) + 1e-6)) if shares[2] else size
     if not shares[1]:
         first = second
-    return _cut(corpus, 0, first), _cut(corpus, first, second), _cut(corpus, second, size)
+    train = Corpus(_cut(corpus, 0, first).documents + empty)
+    return train, _cut(corpus, first, second), _cut(corpus, second, size)
 
 
 def scan(corpus: Corpus, tokens: str) -> Scan:
@@ -79,15 +95,16 @@ def scan(corpus: Corpus, tokens: str) -> Scan:
     """
     digest = hashlib.sha256()
     characters: int | None = 0
-    notes: list[str] = []
+    oddities: list[tuple[str, str, int]] = []
     for document in corpus.documents:
         length = document.stop - document.start
         digest.update(length.to_bytes(8, "little"))
         counted, nuls, crlfs = 0, 0, 0
         decoder = codecs.getincrementaldecoder("utf-8")()
-        place, last = document.start, b""
+        place, last, opening = document.start, b"", b""
         for block in read_blocks(document.path, document.start, document.stop):
             digest.update(block)
+            opening = (opening + block[:3])[:3]
             nuls += block.count(b"\0")
             crlfs += (last + block).count(b"\r\n")
             last = block[-1:] if block.endswith(b"\r") else b""
@@ -103,16 +120,26 @@ def scan(corpus: Corpus, tokens: str) -> Scan:
         if place != document.stop:
             raise ThroughtimeError(f"{document.name} changed while it was read; start again when it is complete")
         characters = None if characters is None else characters + counted
-        notes += _oddities(document, length, nuls, crlfs)
-    return Scan(digest.hexdigest()[:32], characters, tuple(notes))
+        marks = document.start == 0 and opening == codecs.BOM_UTF8
+        counts = {"empty": not length, "bom": marks, "nul": nuls, "crlf": crlfs}
+        oddities += [(document.name, kind, int(count)) for kind, count in counts.items() if count]
+    return Scan(digest.hexdigest()[:32], characters, tuple(oddities))
+
+
+def notes(scans: Iterable[Scan]) -> tuple[str, ...]:
+    """A line for each thing that is odd in a text, over all the splits it was cut into."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for name, kind, count in (oddity for found in scans for oddity in found.oddities):
+        counts[name, kind] += count
+    return tuple(f"{name} {ODDITIES[kind].format(count)}" for (name, kind), count in counts.items())
 
 
 def read_pieces(corpus: Corpus, limit: int, separator: bytes = b"") -> Iterator[Piece]:
     """The corpus in pieces of at most `limit` bytes.
 
-    A piece ends where a document does, else after a line end, else before a space, else between characters: at the
-    first two every tokeniser would cut anyway, so that the pieces' tokens are the tokens of the whole. Only a word of
-    more than `limit` bytes is cut, and only between characters.
+    A piece ends where a document does, else after a line end, else before a space or a mark that follows a word: there
+    every tokeniser ends a token anyway, so that the pieces' tokens are the tokens of the whole. Only a stretch of more
+    than `limit` bytes without such a place is cut elsewhere, between characters.
     """
     for document in corpus.documents:
         opens = True
@@ -144,14 +171,15 @@ def _cut_before(data: bytes, limit: int) -> int:
     line_end = data.rfind(b"\n", 0, limit)
     if line_end >= 0:
         return line_end + 1
-    space = data.rfind(b" ", 0, limit)
-    while space > 0:
-        if 0x20 < data[space - 1] < 0x7F:  # after a run of spaces, or a wider space, the cut would change the tokens
-            return space
-        space = data.rfind(b" ", 0, space)
-    while limit > 1 and data[limit] & 0xC0 == 0x80:
-        limit -= 1
-    return limit
+    stop = next((place for place in range(limit, max(limit - 4, 0), -1) if data[place] & 0xC0 != 0x80), limit)
+    try:
+        text = data[:stop].decode()
+    except UnicodeDecodeError:  # no text: only byte tokens come here, and take any cut
+        return stop
+    for pattern in (BEFORE_SPACE, BEFORE_MARK):
+        if found := pattern.match(text):
+            return len(found.group().encode())
+    return stop
 
 
 def _split_after(data: bytes, separator: bytes) -> list[bytes]:
@@ -174,23 +202,10 @@ def _cut(corpus: Corpus, start: int, stop: int) -> Corpus:
     before = 0
     for name, path, first, last in corpus.documents:
         begin, end = max(first, first + start - before), min(last, first + stop - before)
-        if begin < end or (first == last and start <= before < stop):
+        if begin < end:
             documents.append(Document(name, path, begin, end))
         before += last - first
     return Corpus(tuple(documents))
-
-
-def _oddities(document: Document, length: int, nuls: int, crlfs: int) -> Iterable[str]:
-    if not length:
-        yield f"{document.name} is empty and adds nothing"
-        return
-    opening = next(read_blocks(document.path, document.start, min(document.stop, document.start + 3)))
-    if document.start == 0 and opening == codecs.BOM_UTF8:
-        yield f"{document.name} begins with a byte-order mark, kept as text; text.encoding = 'utf-8-sig' leaves it out"
-    if nuls:
-        yield f"{document.name} holds {nuls:,} NUL bytes, kept as text; is it a text file?"
-    if crlfs:
-        yield f"{document.name} has {crlfs:,} CR LF line ends, kept as text; text.newlines = 'lf' makes them LF"
 
 
 def _not_utf8(document: Document, place: int, error: UnicodeDecodeError) -> ThroughtimeError:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.recipe import Text
 from throughtime.text import tokenizer as tokenizers
-from throughtime.text.cache import cache_folder, hash_of, publish
-from throughtime.text.corpus import Corpus, Scan, open_corpus, read_pieces, scan, split_corpus
+from throughtime.text.cache import NewFile, cache_folder, hash_of
+from throughtime.text.corpus import Corpus, Scan, notes, open_corpus, read_pieces, scan, split_corpus
 from throughtime.text.ids import FORMAT, IdsFile, write_ids
 from throughtime.text.tokenizer import Tokenizer
 
@@ -41,7 +41,10 @@ def prepare(settings: Text) -> Dataset:
         raise SettingError("no text is named; text.sources takes files, folders, globs, - or builtin")
     train, valid, test = _splits(settings)
     if train.size < 2:
-        raise ThroughtimeError(f"there is no text to train on: {', '.join(settings.sources)} gives {train.size} bytes")
+        raise ThroughtimeError(
+            f"there is too little text to train on: {', '.join(settings.sources)} gives {train.size} bytes to the "
+            "training split; name more text, or give it a larger share by text.split"
+        )
     scans = [scan(corpus, settings.tokens) for corpus in (train, valid, test)]
     tokenizer = _fitted(settings, train, scans[0])
     train_ids, valid_ids, test_ids = (
@@ -52,8 +55,7 @@ def prepare(settings: Text) -> Dataset:
     for name, ids in (("valid", valid_ids), ("test", test_ids)):
         if ids is not None and len(ids) < 2:
             raise ThroughtimeError(f"the {name} text has 1 token, and nothing to predict; give it more by text.split")
-    notes = tuple(dict.fromkeys(note for found in scans for note in found.notes))
-    return Dataset(tokenizer, train_ids, valid_ids, test_ids, notes)
+    return Dataset(tokenizer, train_ids, valid_ids, test_ids, notes(scans))
 
 
 def tokenise(sources: Sequence[str], tokenizer: Tokenizer, settings: Text) -> IdsFile:
@@ -104,26 +106,27 @@ def _fitted(settings: Text, train: Corpus, found: Scan) -> Tokenizer:
     if place.exists():
         return tokenizers.load(place)
     tokenizer = tokenizers.fit(settings, _to_fit(settings, train))
-    partial = place.with_suffix(f".{hash_of(tokenizer.digest)}.partial")
-    tokenizer.save(partial)
-    publish(partial, place)
+    with NewFile("tokenizers") as new:
+        new.file.write(tokenizer.to_json().encode())
+        new.publish(place.name)
     return tokenizer
 
 
 def _to_fit(settings: Text, train: Corpus) -> Iterator[bytes]:
     """The training text in pieces: all of it, or evenly spaced ones that hold `fit_bytes`."""
-    stride = 1.0 if settings.tokens == "char" else max(1.0, train.size / settings.fit_bytes)
-    taken = 0
-    for index, piece in enumerate(read_pieces(train, FIT_PIECE, settings.separator.encode())):
-        if int(index / stride) >= taken:
-            taken += 1
+    share = 1.0 if settings.tokens == "char" else min(1.0, settings.fit_bytes / train.size)
+    seen = taken = 0
+    for piece in read_pieces(train, FIT_PIECE, settings.separator.encode()):
+        seen += len(piece.data)
+        if taken + len(piece.data) <= share * seen or not taken:
+            taken += len(piece.data)
             yield piece.data
 
 
 def _tokenised(corpus: Corpus, found: Scan, tokenizer: Tokenizer, separator: str) -> IdsFile:
     place = cache_folder("ids") / f"{hash_of(str(FORMAT), found.digest, tokenizer.digest, separator)}.safetensors"
     if not place.exists():
-        write_ids(place, corpus, found, tokenizer, separator.encode())
+        write_ids(place.name, corpus, found, tokenizer, separator.encode())
     ids = IdsFile(place)
     if (ids.facts.text, ids.facts.tokenizer) != (found.digest, tokenizer.digest):
         raise ThroughtimeError(f"the ids {place} belong to another text or tokeniser; delete the file to make it anew")

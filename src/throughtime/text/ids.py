@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import mmap
-import os
-import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from throughtime.errors import ThroughtimeError
-from throughtime.text.cache import publish
+from throughtime.text.cache import NewFile
 from throughtime.text.corpus import Corpus, Piece, Scan, read_pieces
 from throughtime.text.tokenizer import Tokenizer
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the file or the encoding changes: ids in the cache are then made anew."""
 HEADER_ROOM = 4096
 BATCH_BYTES = 1 << 21
@@ -50,6 +48,8 @@ class Facts(NamedTuple):
     """Bytes of the first token, which nothing predicts."""
     first_characters: int
     """Characters that begin in the first token."""
+    first_unknown: bool
+    """Whether the vocabulary lacks the first token."""
     exact: bool
     """Whether decoding gives the text back."""
 
@@ -106,21 +106,23 @@ class IdsFile:
         return np.frombuffer(self._map, dtype, (stop - start) // dtype.itemsize, base + start)
 
 
-def write_ids(path: Path, corpus: Corpus, scan: Scan, tokenizer: Tokenizer, separator: bytes) -> None:
-    """Tokenise a corpus into a file that appears whole or not at all."""
+def write_ids(name: str, corpus: Corpus, scan: Scan, tokenizer: Tokenizer, separator: bytes) -> Path:
+    """Tokenise a corpus into a file of the cache that appears whole or not at all."""
     tokens, unknown, known_bytes = 0, 0, 0
-    first = b""
+    first, first_unknown = b"", False
     exact = True
     documents = array("q")
     lengths = np.array([len(piece) for piece in tokenizer.pieces])
     if tokenizer.unknown is not None:
         lengths[tokenizer.unknown] = 0
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
+    with NewFile("ids") as new:
+        file = new.file
         file.seek(HEADER_ROOM)
         for batch in _batches(read_pieces(corpus, tokenizer.piece_limit, separator)):
             encoded = tokenizer.encode_many([piece.data for piece in batch])
             if not tokens:
                 first = _first_token(tokenizer, batch[0].data, int(encoded[0][0]))
+                first_unknown = int(encoded[0][0]) == tokenizer.unknown
             for piece, ids in zip(batch, encoded, strict=True):
                 if piece.opens_document:
                     documents.append(tokens)
@@ -141,14 +143,13 @@ def write_ids(path: Path, corpus: Corpus, scan: Scan, tokenizer: Tokenizer, sepa
             hidden_bytes=hidden,
             first_bytes=len(first),
             first_characters=sum(byte & 0xC0 != 0x80 for byte in first),
+            first_unknown=first_unknown,
             exact=exact and not hidden and not unknown,
         )
         file.write(np.array(documents, "<i8").tobytes())
         file.seek(0)
         file.write(_header(facts, tokens, tokenizer.dtype, len(documents)))
-        file.flush()
-        os.fsync(file.fileno())
-    publish(Path(file.name), path)
+        return new.publish(name)
 
 
 def _header(facts: Facts, tokens: int, dtype: np.dtype[np.uint16] | np.dtype[np.uint32], documents: int) -> bytes:

@@ -15,7 +15,6 @@ import gzip
 import hashlib
 import sys
 import sysconfig
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import BinaryIO, NamedTuple
 
 from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Text
-from throughtime.text.cache import cache_folder, hash_of, publish
+from throughtime.text.cache import NewFile, cache_folder, hash_of
 
 BLOCK = 1 << 22
 """Bytes read at a time."""
@@ -63,6 +62,8 @@ def _expand(name: str) -> list[Source]:
         return [_spooled("standard input", sys.stdin.buffer)]
     if name.split(":")[0] == "builtin" and not Path(name).exists():
         return _builtin(name)
+    if not name:
+        raise ThroughtimeError("a text needs a name, got an empty one; name a file, a folder, a glob, - or builtin")
     path = Path(name).expanduser()
     if path.is_dir():
         below = (file for file in sorted(path.rglob("*")) if file.is_file())
@@ -92,11 +93,11 @@ def _neighbour(path: Path) -> str:
 def _spooled(name: str, stream: BinaryIO) -> Source:
     """What a stream says, in a file under its hash: it can be read only once, and is needed several times."""
     digest = hashlib.sha256()
-    with tempfile.NamedTemporaryFile(dir=cache_folder("plain"), suffix=".partial", delete=False) as file:
+    with NewFile("plain") as new:
         for block in iter(lambda: stream.read(BLOCK), b""):
             digest.update(block)
-            file.write(block)
-    return Source(name, publish(Path(file.name), cache_folder("plain") / f"{digest.hexdigest()[:32]}.txt"))
+            new.file.write(block)
+        return Source(name, new.publish(f"{digest.hexdigest()[:32]}.txt"))
 
 
 def _builtin(name: str) -> list[Source]:
@@ -118,48 +119,65 @@ def _language_reference() -> Path:
     """
     from pydoc_data.topics import topics
 
-    paragraphs = dict.fromkeys(paragraph for topic in sorted(topics) for paragraph in topics[topic].split("\n\n"))
-    content = "\n\n".join(paragraphs).encode()
-    place = cache_folder("plain") / f"language-reference-{hash_of(content)}.txt"
-    if not place.exists():
-        with tempfile.NamedTemporaryFile(dir=place.parent, suffix=".partial", delete=False) as file:
-            file.write(content)
-        publish(Path(file.name), place)
-    return place
+    paragraphs = (paragraph.strip("\n") for topic in sorted(topics) for paragraph in topics[topic].split("\n\n"))
+    content = "\n\n".join(dict.fromkeys(paragraphs)).encode()
+    name = f"language-reference-{hash_of(content)}.txt"
+    if not (cache_folder("plain") / name).exists():
+        with NewFile("plain") as new:
+            new.file.write(content)
+            new.publish(name)
+    return cache_folder("plain") / name
 
 
 def _plain(source: Source, settings: Text) -> Source:
     """The source as a plain file in UTF-8 with the line ends asked for; the file itself where it is one already."""
-    zipped = source.path.suffix == ".gz"
+    zipped = source.name.endswith(".gz")
     utf8 = settings.tokens == "byte" or codecs.lookup(settings.encoding).name == "utf-8"
     if not zipped and utf8 and settings.newlines == "keep":
         return source
-    settled = f"{zipped} {utf8 or settings.encoding} {settings.newlines}"
-    place = cache_folder("plain") / f"{hash_of(settled, *read_blocks(source.path))}.txt"
+    with source.path.open("rb") as raw:
+        digest = hashlib.file_digest(raw, "sha256").hexdigest()
+    name = f"{hash_of(digest, str(zipped), '' if utf8 else settings.encoding, settings.newlines)}.txt"
+    place = cache_folder("plain") / name
     if not place.exists():
         opened = gzip.GzipFile(source.path) if zipped else source.path.open("rb")
-        with opened as raw, tempfile.NamedTemporaryFile(dir=place.parent, suffix=".partial", delete=False) as file:
+        with opened as raw, NewFile("plain") as new:
             for block in _converted(source.name, raw, None if utf8 else settings.encoding, settings.newlines):
-                file.write(block)
-        publish(Path(file.name), place)
+                new.file.write(block)
+            new.publish(name)
     return Source(source.name, place)
 
 
 def _converted(name: str, raw: BinaryIO | gzip.GzipFile, encoding: str | None, newlines: str) -> Iterator[bytes]:
-    decoder = codecs.getincrementaldecoder(encoding)() if encoding else None
     held = b""
     try:
-        for block in iter(lambda: raw.read(BLOCK), b""):
-            if decoder:
-                block = decoder.decode(block).encode("utf-8", "surrogatepass")
+        for block in _decoded(name, raw, encoding) if encoding else iter(lambda: raw.read(BLOCK), b""):
             if newlines == "lf":
                 # A CR at the end of a block waits for the LF that may open the next.
                 block = held + block
                 held = b"\r" if block.endswith(b"\r") else b""
                 block = block.removesuffix(held).replace(b"\r\n", b"\n")
             yield block
-        yield held + (decoder.decode(b"", final=True).encode() if decoder else b"")
-    except UnicodeError as error:
-        raise ThroughtimeError(f"{name} is not {encoding}: {error}; set text.encoding, or use byte tokens") from None
+        yield held
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ThroughtimeError(f"{name} ends in .gz but cannot be unpacked: {error}; gzip -t tells more") from None
+
+
+def _decoded(name: str, raw: BinaryIO | gzip.GzipFile, encoding: str) -> Iterator[bytes]:
+    """The text as UTF-8."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    place = 0
+    while True:
+        block = raw.read(BLOCK)
+        pending = len(decoder.getstate()[0])
+        try:
+            yield decoder.decode(block, final=not block).encode()
+        except UnicodeError as error:
+            where = f"byte {place - pending + error.start:,}: " if isinstance(error, UnicodeDecodeError) else ""
+            reason = error.reason if isinstance(error, UnicodeDecodeError | UnicodeEncodeError) else error
+            raise ThroughtimeError(
+                f"{name} is not {encoding}: {where}{reason}; set text.encoding, or use --tokens byte"
+            ) from None
+        if not block:
+            return
+        place += len(block)

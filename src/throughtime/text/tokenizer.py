@@ -97,8 +97,9 @@ class Tokenizer(ABC):
         return hash_of(self.library.to_str())
 
     @final
-    def save(self, path: Path) -> None:
-        path.write_text(self.library.to_str(pretty=True) + "\n", "utf-8")
+    def to_json(self) -> str:
+        """What `tokenizer.json` holds."""
+        return self.library.to_str(pretty=True) + "\n"
 
 
 class ByteTokenizer(Tokenizer):
@@ -177,6 +178,8 @@ def _of(library: Library) -> Tokenizer:
     if sorted(vocabulary.values()) != list(range(len(tokens))):
         raise ValueError("its ids are not 0, 1, 2, ...")
     description = json.loads(library.to_str())
+    if description["normalizer"]:
+        raise ValueError("it changes the text before it cuts it")
     match description["model"]["type"], (description["pre_tokenizer"] or {}).get("pattern"):
         case "WordLevel", {"Regex": pattern}:
             pieces = [token.encode() for token in tokens]
@@ -186,9 +189,9 @@ def _of(library: Library) -> Tokenizer:
         case "BPE", _:
             byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
             pieces = [bytes(byte_of[character] for character in token) for token in tokens]
-            if description["model"]["merges"]:
-                return LibraryTokenizer("bpe", library, pieces, None)
-            return ByteTokenizer(library, pieces, None)
+            if not description["model"]["merges"] and pieces == [bytes([byte]) for byte in range(256)]:
+                return ByteTokenizer(library, pieces, None)
+            return LibraryTokenizer("bpe", library, pieces, None)
     raise ValueError("it is neither of bytes, characters, words nor byte pairs")
 
 

@@ -155,7 +155,7 @@ class Trainer:
     def _begin(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "recipe.toml").write_text(recipes.to_toml(self.recipe), "utf-8")
-        self.dataset.tokenizer.save(self.folder / "tokenizer.json")
+        (self.folder / "tokenizer.json").write_text(self.dataset.tokenizer.to_json(), "utf-8")
         lines = introduction(self.recipe, self.dataset, self.partition, self.model)
         for line in lines:
             self.display.say(line)
