@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -64,6 +64,8 @@ def train(
         out: the run folder, which must not hold anything yet; None: a new one under runs/.
         display: shows how it goes; None: nothing does.
 
+    PyTorch goes on with the recipe's number of threads afterwards.
+
     Raises:
         ThroughtimeError: where a setting is wrong, a text cannot be read, or the loss is no longer finite.
     """
@@ -73,7 +75,6 @@ def train(
         recipe = recipes.build(recipe)
     threads = usable_threads()
     torch.set_num_threads(min(recipe.training.threads or threads, threads))
-    torch.set_flush_denormal(True)
     folder = free_folder(out, recipe.text)
     dataset = prepare(recipe.text)
     with closing(display or Silence()) as shown:
@@ -101,6 +102,16 @@ def introduction(recipe: Recipe, dataset: Dataset, cut: Partition, model: Langua
         f"an epoch is {cut.windows_per_epoch:,} windows ({recipe.streams.partition}) of {cut.lanes} lanes x "
         f"{cut.window} tokens; the budget is {budget}",
     ]
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Numbers too small for a normal float32 become 0: they change nothing and cost a hundred times the time."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def count_parameters(model: LanguageModel) -> int:
@@ -133,7 +144,7 @@ class Trainer:
         training = self.recipe.training
         entries = 0
         ending = None
-        with interruption(self.display) as interrupted:
+        with interruption(self.display) as interrupted, flushed_denormals():
             self._begin()
             while ending is None:
                 self._step()
@@ -150,7 +161,7 @@ class Trainer:
                     self._validate(int(progress * training.validations))
                     if training.patience and self.since_best >= training.patience:
                         ending = ending or "patience"
-            return self._end(ending)
+        return self._end(ending)
 
     def _begin(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
