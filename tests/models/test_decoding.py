@@ -74,6 +74,11 @@ def test_a_prompt_must_be_known(tokenizer):
         opening(tokenizer, "abz")
 
 
+def test_a_prompt_must_be_text(tokenizer):
+    with pytest.raises(ThroughtimeError, match="the prompt is no text at character 1: surrogates not allowed"):
+        opening(tokenizer, "a\udcff")
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("temperature", -1.0), ("top_k", 0), ("top_p", 0.0), ("top_p", 1.1), ("tokens", -1)]
 )

@@ -59,7 +59,10 @@ def opening(tokenizer: Tokenizer, prompt: str) -> list[int]:
     Raises:
         ThroughtimeError: where the vocabulary lacks a part of the prompt.
     """
-    ids = [int(index) for index in tokenizer.encode(prompt or "\n")]
+    try:
+        ids = [int(index) for index in tokenizer.encode(prompt or "\n")]
+    except UnicodeEncodeError as error:
+        raise ThroughtimeError(f"the prompt is no text at character {error.start}: {error.reason}") from None
     if tokenizer.unknown in ids and prompt:
         known = tokenizer.decode(ids)
         raise ThroughtimeError(f"the model's vocabulary lacks a part of the prompt, which reads to it as {known!r}")

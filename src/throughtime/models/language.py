@@ -9,7 +9,7 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy, embedding, linear
 
 from throughtime import cells
 from throughtime.cells.stack import Stack, drop
@@ -25,8 +25,9 @@ LOGITS_AT_ONCE = 1 << 24
 class LanguageModel(nn.Module):
     """P(next token | tokens so far) = softmax(W_o h_t + b_o), with h_t from a stack over embedded tokens.
 
-    The embedding starts normal with standard deviation 1 (tied: H^-1/2, for it is the output matrix too), W_o uniform
-    with variance 1 / (3 H), b_o zero.
+    The embedding starts normal with standard deviation 1, W_o uniform with variance 1 / (3 H), b_o zero. Tied, one
+    matrix is both: it starts with standard deviation H^-1/2, and what is read from it is multiplied by H^1/2, for an
+    input that is small beside the recurrence leaves the state to itself.
 
     Args:
         settings: sizes and the kind of cell.
@@ -37,13 +38,13 @@ class LanguageModel(nn.Module):
     def __init__(self, settings: Model, vocabulary_size: int, generator: torch.Generator | None = None):
         super().__init__()
         self.settings, self.vocabulary_size = settings, vocabulary_size
-        hidden, embedding = settings.hidden_size, settings.embedding_size or settings.hidden_size
+        hidden, size = settings.hidden_size, settings.embedding_size or settings.hidden_size
         spread = hidden**-0.5 if settings.tied else 1.0
-        self.embedding = nn.Parameter(torch.empty(vocabulary_size, embedding).normal_(0, spread, generator=generator))
+        self.embedding = nn.Parameter(torch.empty(vocabulary_size, size).normal_(0, spread, generator=generator))
         layers = [
             cells.create(
                 settings.cell,
-                hidden if level else embedding,
+                hidden if level else size,
                 hidden,
                 engine=settings.engine,
                 generator=generator,
@@ -67,7 +68,7 @@ class LanguageModel(nn.Module):
 
     def step(self, ids_B: Tensor, state: State) -> tuple[Tensor, State]:
         """One token a lane: the logits_BV of the token that follows, and the state."""
-        hidden_BH, state = self.stack.step(self.embedding[ids_B], state)
+        hidden_BH, state = self.stack.step(self._embedded(ids_B), state)
         return self._logits(hidden_BH), state
 
     def forward(
@@ -81,6 +82,10 @@ class LanguageModel(nn.Module):
         """Logits_TBV of the token that follows each, and the state; arguments as in `Stack.forward`."""
         hidden_TBH, state = self._hidden(ids_TB, state, fresh_TB, flow_TB, noise)
         return self._logits(hidden_TBH), state
+
+    def advance(self, ids_TB: Tensor, state: State, fresh_TB: Tensor | None = None) -> State:
+        """The state after the tokens; nothing is predicted."""
+        return self._hidden(ids_TB, state, fresh_TB, None, None)[1]
 
     def nats(
         self,
@@ -112,9 +117,13 @@ class LanguageModel(nn.Module):
         flow_TB: Tensor | None,
         noise: torch.Generator | None,
     ) -> tuple[Tensor, State]:
-        x_TBD = drop(nn.functional.embedding(ids_TB, self.embedding), self.settings.dropout, noise)
+        x_TBD = drop(self._embedded(ids_TB), self.settings.dropout, noise)
         hidden_TBH, state = self.stack(x_TBD, state, fresh_TB, flow_TB, noise)
         return drop(hidden_TBH, self.settings.dropout, noise), state
+
+    def _embedded(self, ids: Tensor) -> Tensor:
+        x = embedding(ids, self.embedding)
+        return x * self.settings.hidden_size**0.5 if self.settings.tied else x
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return linear(hidden, self.embedding if self.settings.tied else self.W_o, self.b_o)

@@ -1,10 +1,11 @@
 """Measuring a model on a whole text with the state carried through it, on many lanes at once.
 
 A lane that begins in the middle of the text should begin with the state that its predecessor ends with, which is not
-known yet. So all lanes run from the initial state first; then each runs again from its predecessor's end, until its
-states meet those of the run before. From there on both runs are the same, and the rest stands. A network that forgets
-meets itself within a few windows; one that does not is followed to the end of its lane, and then its successor runs
-again: the figure is that of a single lane either way, only the time differs.
+known yet. So all lanes run from the initial state first. Then each runs again from its predecessor's end, without
+predicting, until its states meet those of the run before: from there on both runs are the same. A network that forgets
+meets itself within a few windows. One that remembers through whole lanes is followed to their ends, and its lanes run
+again from where their predecessors then end, until no start moves. At last the windows before a meeting are predicted
+once more, from the right states. The figure is that of a single lane, whatever the network; only the time differs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from throughtime.cells.state import State, leaves, put_rows, select_rows
+from throughtime.cells.state import State, leaves, map_state, put_rows, select_rows
 from throughtime.models.language import LanguageModel
 from throughtime.objective.measure import Measure, measure
 from throughtime.streams.evaluation import EvaluationLanes
@@ -54,19 +55,64 @@ def total_nats(model: LanguageModel, tokens: Tokens, lanes: int | None = None) -
     for index in range(layout.windows):
         nats_WB[index], state = _run(model, layout[index], state)
         trail.keep(index, state)
+    wrong_B = _settle(model, layout, trail)
+    running = torch.arange(layout.lanes)[1:]
+    state = select_rows(trail.end, running - 1)
+    for index in range(int(wrong_B.max())):
+        running, state = _thin(running, state, wrong_B[running] > index)
+        nats_WB[index, running], state = _run(model, _lanes_of(layout[index], running), state)
+    return float(nats_WB.sum()), layout.predictions
 
-    stale = torch.arange(1, layout.lanes)
-    while len(stale):
-        running, state = stale, select_rows(trail.end, stale - 1)
+
+def _settle(model: LanguageModel, layout: EvaluationLanes, trail: _Trail) -> Tensor:
+    """Make every lane's trail the one from its predecessor's end; how many of its windows (wrong_B) that changed."""
+    wrong_B = torch.zeros(layout.lanes, dtype=torch.long)
+    starts = model.initial_state(layout.lanes)
+    carried = map_state(torch.zeros_like, starts)
+    while True:
+        ends = trail.end
+        planned = map_state(_plan, starts, ends, carried)
+        running = stale = _apart(starts, planned).nonzero().flatten()
+        if not len(stale):
+            return wrong_B
+        state = select_rows(planned, stale)
         for index in range(layout.windows):
-            nats_WB[index, running], state = _run(model, _lanes_of(layout[index], running), state)
+            inputs_TB, _, state, fresh_TB = _tensors(_lanes_of(layout[index], running), state)
+            state = model.advance(inputs_TB, state, fresh_TB)
+            wrong_B[running] = wrong_B[running].clamp(min=index + 1)
             if trail.holds(index):
                 apart = trail.replace(index, running, state)
-                running, state = running[apart], select_rows(state, apart.nonzero().flatten())
-                if not len(running):
+                if not apart.any():
                     break
-        stale = running[running < layout.lanes - 1] + 1
-    return float(nats_WB.sum()), layout.predictions
+                running, state = _thin(running, state, apart)
+        carried = map_state(_carried, starts, planned, ends, trail.end, carried)
+        starts = put_rows(starts, stale, select_rows(planned, stale))
+
+
+def _thin(running: Tensor, state: State, needed: Tensor) -> tuple[Tensor, State]:
+    """The lanes still needed, once they are at most half of those that run: every new batch size costs a set-up."""
+    if 2 * int(needed.sum()) > len(running):
+        return running, state
+    return running[needed], select_rows(state, needed.nonzero().flatten())
+
+
+def _plan(start_BH: Tensor, end_BH: Tensor, carried_BH: Tensor) -> Tensor:
+    """Where each lane is to begin: at its predecessor's end, as that will be once the predecessor begins as planned.
+
+    A unit that remembers through whole lanes would otherwise be put right one lane a round.
+    """
+    plan_BH = start_BH.clone()
+    for lane in range(1, len(plan_BH)):
+        moved_H = plan_BH[lane - 1] - start_BH[lane - 1]
+        plan_BH[lane] = end_BH[lane - 1] + carried_BH[lane - 1] * moved_H
+    return plan_BH
+
+
+def _carried(start: Tensor, new_start: Tensor, end: Tensor, new_end: Tensor, before: Tensor) -> Tensor:
+    """What share of a unit's change at the start of a lane arrives at its end, by the secant of the last two runs."""
+    moved = new_start - start
+    told = moved.abs() > MEETING
+    return torch.where(told, ((new_end - end) / torch.where(told, moved, 1.0)).clamp(0, 1), before)
 
 
 @torch.no_grad()
