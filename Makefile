@@ -19,8 +19,8 @@ check: $(READY)  ## format, lint, types, the layout
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/layout
 
-bench: $(READY)  ## figures for docs/benchmarks; a quarter of an hour and 10 GB of disk
-	$(BIN)/python benchmarks/text.py --large 2
+bench: $(READY)  ## figures for docs/benchmarks
+	$(BIN)/python benchmarks/text.py
 
 format: $(READY)  ## put the code into its form
 	$(BIN)/ruff format .

@@ -121,7 +121,7 @@ def _large(gigabytes: float, folder: Path) -> list[str]:
         tree = {
             "text": {"sources": [str(path)], "tokens": kind, "split": [0.999, 0.001, 0.0]},
             "model": {"hidden_size": 64},
-            "training": {"steps": 3000, "validations": 1, "sample_tokens": 0},
+            "training": {"steps": 300, "validations": 1, "sample_tokens": 0},
         }
         done = subprocess.run(
             [sys.executable, "-c", TRAIN, json.dumps(tree), str(folder / kind)],
