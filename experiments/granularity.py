@@ -7,10 +7,10 @@ from typing import Any
 
 from common import arguments, figure, outcome, publish, spread, table
 
-TOKENS: dict[str, dict[str, Any]] = {
+TOKENS: dict[str, dict[str, int]] = {
     "char": {},
-    "bpe": {"text": {"vocabulary_size": 2048}},
-    "word": {"text": {"vocabulary_size": 8192}},
+    "bpe": {"vocabulary_size": 2048},
+    "word": {"vocabulary_size": 8192},
 }
 
 
@@ -24,7 +24,7 @@ def recipe(tokens: str, seed: int, options: Any) -> dict[str, Any]:
             "valid": named["valid"],
             "test": named["test"],
             "tokens": tokens,
-            **TOKENS[tokens].get("text", {}),
+            **TOKENS[tokens],
         },
         "model": {"cell": "lstm", "hidden_size": 256, "tied": True, "dropout": 0.1},
         "training": {"minutes": options.minutes, "seed": seed, "sample_tokens": 0, "validations": 5},

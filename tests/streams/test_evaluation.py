@@ -5,27 +5,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from helpers import counted_tokens
 from throughtime.streams.evaluation import EvaluationLanes
 from throughtime.streams.window import NO_TARGET
-
-
-class ArrayTokens:
-    """The ids 1000, 1001, ... so that an id tells its place; documents begin where they are told to."""
-
-    def __init__(self, count: int, documents: tuple[int, ...] = ()):
-        self.ids = np.arange(1000, 1000 + count)
-        self.documents = np.array(documents, np.int64)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def read(self, start: int, stop: int):
-        assert 0 <= start < stop <= len(self.ids)
-        return self.ids[start:stop]
-
-    def documents_within(self, start: int, stop: int):
-        return self.documents[(self.documents >= start) & (self.documents < stop)] - start
-
 
 shapes = given(tokens=st.integers(2, 150), lanes=st.integers(1, 200), window=st.integers(1, 40))
 quick = settings(deadline=None)
@@ -42,7 +24,7 @@ def joined(layout: EvaluationLanes) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 @example(tokens=2, lanes=64, window=1)
 @example(tokens=11, lanes=4, window=3)
 def test_every_token_but_the_first_is_predicted_once_and_in_order(tokens, lanes, window):
-    layout = EvaluationLanes(ArrayTokens(tokens), lanes, window)
+    layout = EvaluationLanes(counted_tokens(tokens), lanes, window)
     inputs, targets, _ = joined(layout)
     predicted = targets.T[targets.T != NO_TARGET]  # lane after lane
     assert predicted.tolist() == list(range(1001, 1000 + tokens))
@@ -54,7 +36,7 @@ def test_every_token_but_the_first_is_predicted_once_and_in_order(tokens, lanes,
 @shapes
 @example(tokens=11, lanes=4, window=3)
 def test_only_the_last_lane_is_ragged(tokens, lanes, window):
-    layout = EvaluationLanes(ArrayTokens(tokens), lanes, window)
+    layout = EvaluationLanes(counted_tokens(tokens), lanes, window)
     _, targets, _ = joined(layout)
     lengths = (targets != NO_TARGET).sum(0)
     assert 1 <= layout.lanes <= lanes
@@ -67,7 +49,7 @@ def test_only_the_last_lane_is_ragged(tokens, lanes, window):
 @quick
 @shapes
 def test_only_the_last_window_is_short(tokens, lanes, window):
-    layout = EvaluationLanes(ArrayTokens(tokens), lanes, window)
+    layout = EvaluationLanes(counted_tokens(tokens), lanes, window)
     steps = [len(layout[index].inputs_TB) for index in range(layout.windows)]
     assert steps[:-1] == [window] * (layout.windows - 1)
     assert 1 <= steps[-1] <= window
@@ -82,14 +64,14 @@ def test_only_the_last_window_is_short(tokens, lanes, window):
 )
 def test_only_lane_0_and_documents_are_fresh(tokens, lanes, window, documents):
     documents = tuple(sorted(place for place in documents if place < tokens))
-    inputs, targets, fresh = joined(EvaluationLanes(ArrayTokens(tokens, documents), lanes, window))
+    inputs, targets, fresh = joined(EvaluationLanes(counted_tokens(tokens, documents), lanes, window))
     expected = np.isin(inputs - 1000, documents) & (targets != NO_TARGET)
     expected[0, 0] = True
     assert fresh.tolist() == expected.tolist()
 
 
 def test_a_small_text_by_hand():
-    layout = EvaluationLanes(ArrayTokens(9, documents=(0, 5)), lanes=3, window=2)
+    layout = EvaluationLanes(counted_tokens(9, documents=(0, 5)), lanes=3, window=2)
     assert (layout.lanes, layout.lane_length, layout.windows, layout.predictions) == (3, 3, 2, 8)
     first, last = layout[0], layout[1]
     assert first.inputs_TB.tolist() == [[1000, 1003, 1006], [1001, 1004, 1007]]
@@ -102,5 +84,5 @@ def test_a_small_text_by_hand():
 
 @pytest.mark.parametrize("tokens", [0, 1])
 def test_a_text_without_predictions_has_no_lanes_and_no_windows(tokens):
-    layout = EvaluationLanes(ArrayTokens(tokens), 4, 3)
+    layout = EvaluationLanes(counted_tokens(tokens), 4, 3)
     assert (layout.predictions, layout.lanes, layout.windows) == (0, 0, 0)

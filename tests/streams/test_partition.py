@@ -5,30 +5,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from helpers import counted_tokens
 from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Streams
 from throughtime.streams.partition import Partition, Place, RandomPartition, SequentialPartition, partition
 
 SEED = 7
 KINDS = [SequentialPartition, RandomPartition]
-
-
-class ArrayTokens:
-    """The ids 1000, 1001, ... so that an id tells its place; documents begin where they are told to."""
-
-    def __init__(self, count: int, documents: tuple[int, ...] = ()):
-        self.ids = np.arange(1000, 1000 + count)
-        self.documents = np.array(documents, np.int64)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def read(self, start: int, stop: int):
-        assert 0 <= start < stop <= len(self.ids)
-        return self.ids[start:stop]
-
-    def documents_within(self, start: int, stop: int):
-        return self.documents[(self.documents >= start) & (self.documents < stop)] - start
 
 
 @st.composite
@@ -41,7 +24,7 @@ def layouts(draw):
 
 def cut(kind: type[Partition], layout, documents=()) -> Partition:
     tokens, lanes, window, seed = layout
-    return kind(ArrayTokens(tokens, documents), lanes, window, seed)
+    return kind(counted_tokens(tokens, documents), lanes, window, seed)
 
 
 def epoch_of(part: Partition, epoch: int) -> list:
@@ -90,7 +73,10 @@ def test_random_windows_are_fresh_at_the_first_step_only(layout, epoch):
 
 
 def test_random_windows_come_in_another_order_each_epoch_and_with_each_seed():
-    part, other = RandomPartition(ArrayTokens(3000), 4, 10, SEED), RandomPartition(ArrayTokens(3000), 4, 10, SEED + 1)
+    part, other = (
+        RandomPartition(counted_tokens(3000), 4, 10, SEED),
+        RandomPartition(counted_tokens(3000), 4, 10, SEED + 1),
+    )
     orders = [(starts_of(source, epoch) // 10).ravel().tolist() for source in (part, other) for epoch in range(3)]
     assert len({tuple(order) for order in orders}) == 6
     assert all(order != sorted(order) for order in orders)
@@ -133,7 +119,7 @@ def test_every_epoch_has_as_many_windows_and_fits_the_stream(kind, layout):
 
 @both
 def test_offsets_lie_in_a_window_and_differ_over_epochs(kind):
-    part = kind(ArrayTokens(200), 3, 10, SEED)
+    part = kind(counted_tokens(200), 3, 10, SEED)
     offsets = [int(starts_of(part, epoch).min()) % 10 for epoch in range(200)]
     assert set(offsets) == set(range(10))
 
@@ -151,7 +137,7 @@ def test_a_window_depends_on_its_place_alone(kind, layout, places):
 
 @both
 def test_a_window_is_a_copy(kind):
-    part = kind(ArrayTokens(100), 2, 5, SEED)
+    part = kind(counted_tokens(100), 2, 5, SEED)
     first = part[Place(0, 0)].inputs_TB.copy()
     for array in part[Place(0, 0)]:
         array[:] = 0
@@ -189,7 +175,7 @@ def test_the_error_names_the_fewest_tokens_that_do(kind, layout):
 
 def test_the_error_writes_large_counts_in_groups():
     with pytest.raises(ThroughtimeError, match="has 2,000 tokens, and 64 lanes of a 128-token window need 8,320;"):
-        RandomPartition(ArrayTokens(2000), 64, 128, SEED)
+        RandomPartition(counted_tokens(2000), 64, 128, SEED)
 
 
 @both
@@ -207,7 +193,7 @@ def test_a_lane_is_fresh_where_a_document_begins(kind, layout, data):
 
 @pytest.mark.parametrize(("name", "kind"), [("sequential", SequentialPartition), ("random", RandomPartition)])
 def test_a_recipe_chooses_its_partition(name, kind):
-    part = partition(ArrayTokens(100), Streams(partition=name, lanes=3, window=5), seed=11)
+    part = partition(counted_tokens(100), Streams(partition=name, lanes=3, window=5), seed=11)
     assert type(part) is kind
-    expected = kind(ArrayTokens(100), 3, 5, 11)[Place(1, 2)]
+    expected = kind(counted_tokens(100), 3, 5, 11)[Place(1, 2)]
     assert part[Place(1, 2)].inputs_TB.tolist() == expected.inputs_TB.tolist()

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from helpers import corpus_of
 from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Text
 from throughtime.text import corpus as corpora
 from throughtime.text import sources, tokenizer
-from throughtime.text.corpus import Corpus, Document, open_corpus, read_pieces, scan, split_corpus
+from throughtime.text.corpus import Corpus, open_corpus, read_pieces, scan, split_corpus
 from throughtime.text.corpus import notes as notes_on
 from throughtime.text.sources import read_blocks
 
@@ -30,15 +31,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("THROUGHTIME_CACHE", str(tmp_path / "cache"))
-
-
-def corpus_of(folder: Path, *contents: bytes) -> Corpus:
-    documents = []
-    for index, content in enumerate(contents):
-        path = folder / f"{index}.txt"
-        path.write_bytes(content)
-        documents.append(Document(path.name, path, 0, len(content)))
-    return Corpus(tuple(documents))
 
 
 def bytes_of(corpus: Corpus) -> bytes:

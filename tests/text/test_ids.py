@@ -6,27 +6,19 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from helpers import corpus_of
 from throughtime.errors import ThroughtimeError
 from throughtime.objective.measure import measure
 from throughtime.recipe import Text
 from throughtime.text import corpus as corpora
 from throughtime.text import ids as ids_module
 from throughtime.text import tokenizer
-from throughtime.text.corpus import Corpus, Document, scan
+from throughtime.text.corpus import scan
 from throughtime.text.ids import IdsFile, write_ids
 
 
 def fit(kind: str, text: str = "", **values) -> tokenizer.Tokenizer:
     return tokenizer.fit(Text(tokens=kind, **({"minimum_count": 1} | values)), [text.encode()])
-
-
-def corpus_of(folder, *contents: bytes) -> Corpus:
-    documents = []
-    for index, content in enumerate(contents):
-        path = folder / f"{index}.txt"
-        path.write_bytes(content)
-        documents.append(Document(path.name, path, 0, len(content)))
-    return Corpus(tuple(documents))
 
 
 @pytest.fixture

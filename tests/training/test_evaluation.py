@@ -7,28 +7,13 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from helpers import ArrayTokens
 from throughtime.models.language import LanguageModel
 from throughtime.recipe import Model
 from throughtime.training import evaluation
 from throughtime.training.evaluation import surprise, total_nats
 
 V = 17
-
-
-class Array:
-    """Tokens in memory."""
-
-    def __init__(self, ids, documents=(0,)):
-        self.ids, self.documents = np.asarray(ids), np.asarray(documents)
-
-    def __len__(self):
-        return len(self.ids)
-
-    def read(self, start, stop):
-        return self.ids[start:stop]
-
-    def documents_within(self, start, stop):
-        return self.documents[(start <= self.documents) & (self.documents < stop)] - start
 
 
 def model_of(cell, gain=1.0, layers=1, **options):
@@ -42,7 +27,7 @@ def model_of(cell, gain=1.0, layers=1, **options):
 
 
 def text_of(length, documents=(0,)):
-    return Array(np.random.default_rng(length).integers(V, size=length), documents)
+    return ArrayTokens(np.random.default_rng(length).integers(V, size=length), documents)
 
 
 @torch.no_grad()

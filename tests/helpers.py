@@ -1,0 +1,42 @@
+"""Pieces that tests of several parts stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from throughtime.text.corpus import Corpus, Document
+
+
+class ArrayTokens:
+    """Ids in memory; documents begin where they are told to."""
+
+    def __init__(self, ids: Sequence[int], documents: Sequence[int] = ()):
+        self.ids, self.documents = np.asarray(ids), np.asarray(documents, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, start: int, stop: int):
+        assert 0 <= start < stop <= len(self.ids)
+        return self.ids[start:stop]
+
+    def documents_within(self, start: int, stop: int):
+        return self.documents[(self.documents >= start) & (self.documents < stop)] - start
+
+
+def counted_tokens(count: int, documents: Sequence[int] = ()) -> ArrayTokens:
+    """The ids 1000, 1001, ... so that an id tells its place."""
+    return ArrayTokens(range(1000, 1000 + count), documents)
+
+
+def corpus_of(folder: Path, *contents: bytes) -> Corpus:
+    """Each content as a file of its own, 0.txt, 1.txt, ..., and a document."""
+    documents = []
+    for index, content in enumerate(contents):
+        path = folder / f"{index}.txt"
+        path.write_bytes(content)
+        documents.append(Document(path.name, path, 0, len(content)))
+    return Corpus(tuple(documents))
