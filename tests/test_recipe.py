@@ -45,6 +45,7 @@ def test_every_setting_is_read():
         ("streams.lanes=0", "streams.lanes: should be greater than or equal to 1, got 0"),
         ("streams.lanes=2.5", "streams.lanes: should be a valid integer, got 2.5"),
         ("model.hidden_size=big", "model.hidden_size: should be a valid integer, got 'big'"),
+        ("model.weight_drop=1.0", "model.weight_drop: should be less than 1, got 1.0"),
         ("text.tokens=chars", "text.tokens: should be 'byte', 'char', 'word' or 'bpe', got 'chars'"),
         ("text.split=[0.9,0.2,0.1]", "text.split must sum to 1, got [0.9, 0.2, 0.1], which sums to 1.2"),
         ("text.split=[0.0,0.5,0.5]", "text.split must leave a share for training"),

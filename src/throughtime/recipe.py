@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from throughtime.errors import SettingError
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
 Natural = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -110,8 +111,12 @@ class Model(Settings):
     """Size of a token's vector; 0: as `hidden_size`."""
     tied: bool = False
     """The output layer uses the embedding's matrix."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Probability = 0.0
     """Probability that a unit is dropped on the embedding, between layers and before the output."""
+    weight_drop: Probability = 0.0
+    """Probability that a weight on the state is dropped, for a window (Wan et al. 2013, Merity et al. 2017)."""
+    recurrent_dropout: Probability = 0.0
+    """Probability that a unit of the state is dropped from its product, for a window (Gal & Ghahramani 2016)."""
     engine: Literal["auto", "torch", "reference"] = "auto"
     """What runs a sequence: `torch` PyTorch's fused form, `reference` the cell's own step, `auto` the fastest."""
 

@@ -9,11 +9,14 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from throughtime import cells
+from throughtime.cells.masks import Masks, draw_mask, drop
 from throughtime.cells.stack import Stack
 from throughtime.cells.state import detach, from_arrays, leaves, map_state, select_rows, to_arrays
+from throughtime.errors import SettingError
 
 T = 7
 OPTIONS = {"elman": [{}, {"activation": "relu"}], "lstm": [{}, {"forget_bias": 0.0}]}
@@ -30,7 +33,11 @@ VARIANTS = [
     for options in OPTIONS.get(name, [{}])
     for engine in engines(name)
 ]
+RECURRENT = [name for name in cells.names() if cells.family(name).cell.recurrent]
 every_variant = pytest.mark.parametrize(("name", "options", "engine"), VARIANTS)
+every_masked_variant = pytest.mark.parametrize(
+    ("name", "options", "engine"), [variant for variant in VARIANTS if variant.values[0] in RECURRENT]
+)
 every_size = pytest.mark.parametrize(("input_size", "hidden_size"), SIZES)
 
 
@@ -89,12 +96,43 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: flo
         torch.testing.assert_close(array, other[name], **same)
 
 
-def masks(lanes=3, steps=T):
+def marks(lanes=3, steps=T):
     fresh_TB = torch.zeros(steps, lanes, dtype=torch.bool)
     fresh_TB[0, 1] = fresh_TB[3, 0] = fresh_TB[3, 2] = fresh_TB[6, 1] = True
     flow_TB = torch.ones(steps, lanes, dtype=torch.float64)
     flow_TB[0, 0], flow_TB[2], flow_TB[4, 1], flow_TB[5, 2] = 0.5, 0.0, 1.7, 0.25
     return fresh_TB, flow_TB
+
+
+def masks_for(cell, which="both", lanes=3):
+    noise = torch.Generator().manual_seed(7)
+    weights, state_BH = (draw_mask(array, 0.4, noise) for array in (cell.recurrent_weights(), cell.zeros(lanes)))
+    return Masks(None if which == "state" else weights, None if which == "weights" else state_BH)
+
+
+class Loop(nn.Module):
+    """The naive twin as a module, so that it can be called with another matrix."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, *arguments):
+        return loop(self.cell, *arguments)
+
+
+def masked_loop(cell, masks, x_TBD, state, fresh_TB, flow_TB):
+    """Masks by hand: each lane alone, under the matrix that it sees. A unit left out is a column of zeros."""
+    weights = cell.recurrent_weights() if masks.weights is None else cell.recurrent_weights() * masks.weights
+    outputs, after = [], []
+    for lane in range(x_TBD.shape[1]):
+        seen = weights if masks.state_BH is None else weights * masks.state_BH[lane]
+        rows = [lane]
+        arguments = (x_TBD[:, rows], select_rows(state, torch.tensor(rows)), fresh_TB[:, rows], flow_TB[:, rows])
+        y_TBH, last = functional_call(Loop(cell), {f"cell.{cell.recurrent}": seen}, arguments)
+        outputs.append(y_TBH)
+        after.append(last)
+    return torch.cat(outputs, dim=1), map_state(lambda *rows: torch.cat(rows), *after)
 
 
 @every_variant
@@ -113,7 +151,7 @@ def test_forward_is_a_loop_of_steps(name, options, engine, input_size, hidden_si
 def test_resets_and_scaled_gradients_are_those_of_the_loop(name, options, engine, which):
     cell = build(name, options, engine, 7, 9)
     x_TBD, state = draw(cell)
-    fresh_TB, flow_TB = masks()
+    fresh_TB, flow_TB = marks()
     given = {"fresh_TB": None if which == "flow" else fresh_TB, "flow_TB": None if which == "fresh" else flow_TB}
     assert_same(
         everything(cell, x_TBD, state, cell(x_TBD, state, **given)),
@@ -126,7 +164,7 @@ def test_resets_and_scaled_gradients_are_those_of_the_loop(name, options, engine
 def test_a_split_changes_nothing(name, options, engine, cut):
     cell = build(name, options, engine, 7, 9)
     x_TBD, state = draw(cell)
-    fresh_TB, flow_TB = masks()
+    fresh_TB, flow_TB = marks()
     whole = cell(x_TBD, state, fresh_TB, flow_TB)
     first, between = cell(x_TBD[:cut], state, fresh_TB[:cut], flow_TB[:cut])
     second, after = cell(x_TBD[cut:], between, fresh_TB[cut:], flow_TB[cut:])
@@ -135,14 +173,86 @@ def test_a_split_changes_nothing(name, options, engine, cut):
     )
 
 
+@every_masked_variant
+@pytest.mark.parametrize("which", ["weights", "state", "both"])
+def test_masks_are_those_of_the_loop(name, options, engine, which):
+    cell = build(name, options, engine, 7, 9)
+    x_TBD, state = draw(cell)
+    masks = masks_for(cell, which)
+    assert_same(
+        everything(cell, x_TBD, state, cell(x_TBD, state, *marks(), masks)),
+        everything(cell, x_TBD, state, masked_loop(cell, masks, x_TBD, state, *marks())),
+    )
+
+
+@every_masked_variant
+@pytest.mark.parametrize("cut", range(T + 1))
+def test_a_split_under_the_same_masks_changes_nothing(name, options, engine, cut):
+    cell = build(name, options, engine, 7, 9)
+    x_TBD, state = draw(cell)
+    masks = masks_for(cell)
+    whole = cell(x_TBD, state, masks=masks)
+    first, between = cell(x_TBD[:cut], state, masks=masks)
+    second, after = cell(x_TBD[cut:], between, masks=masks)
+    assert_same(
+        everything(cell, x_TBD, state, whole), everything(cell, x_TBD, state, (torch.cat([first, second]), after))
+    )
+
+
+@every_masked_variant
+def test_a_mask_of_ones_leaves_out_nothing(name, options, engine):
+    cell = build(name, options, engine, 5, 6)
+    x_TBD, state = draw(cell)
+    plain = everything(cell, x_TBD, state, cell(x_TBD, state))
+    for masks in (Masks(), Masks(*map(torch.ones_like, masks_for(cell)))):
+        assert_same(plain, everything(cell, x_TBD, state, cell(x_TBD, state, masks=masks)))
+
+
+@every_masked_variant
+def test_a_weight_left_out_is_not_read_and_does_not_learn(name, options, engine):
+    cell = build(name, options, engine, 5, 6)
+    x_TBD, state = draw(cell)
+    masks = masks_for(cell, "weights")
+    left_out = masks.weights == 0
+    found = everything(cell, x_TBD, state, cell(x_TBD, state, masks=masks))
+    learned = found[f"d {cell.recurrent}"]
+    assert left_out.any()
+    assert not learned[left_out].any()
+    assert learned[~left_out].all()
+    with torch.no_grad():
+        cell.recurrent_weights()[left_out] = 100.0
+    assert_same(found, everything(cell, x_TBD, state, cell(x_TBD, state, masks=masks)))
+
+
+@every_masked_variant
+def test_a_unit_left_out_reaches_no_other(name, options, engine):
+    """It may reach itself, beside the product: the update gate of a GRU mixes h_(t-1) in."""
+    cell = build(name, options, engine, 5, 6)
+    x_TBD, state = draw(cell)
+    masks = Masks(state_BH=torch.ones(3, 6, dtype=torch.float64))
+    masks.state_BH[:, 2] = 0
+    others = [0, 1, 3, 4, 5]
+    moved = state._replace(hidden_BH=state.hidden_BH + torch.eye(6, dtype=torch.float64)[2])
+    y_TBH, moved_TBH = (cell(x_TBD[:1], before, masks=masks)[0] for before in (state, moved))
+    torch.testing.assert_close(y_TBH[..., others], moved_TBH[..., others], rtol=0, atol=0)
+    y_TBH, _ = cell(x_TBD, state, masks=masks)
+    (learned,) = torch.autograd.grad(y_TBH.sum(), [cell.recurrent_weights()])
+    assert not learned[:, 2].any()
+    assert learned[:, others].all()
+
+
 @every_variant
-def test_float32_agrees_with_float64(name, options, engine):
+@pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
+def test_float32_agrees_with_float64(name, options, engine, masked):
     """The form that runs by default, oneDNN's for an LSTM, is a float32 one."""
+    if masked and name not in RECURRENT:
+        pytest.skip("there is nothing to mask")
     exact, fast = (build(name, options, engine, 63, 63, dtype) for dtype in (torch.float64, torch.float32))
     outcomes = []
     for cell, dtype in ((exact, torch.float64), (fast, torch.float32)):
         x_TBD, state = draw(cell, dtype=dtype)
-        found = everything(cell, x_TBD, state, cell(x_TBD, state))
+        masks = Masks(masks_for(exact).weights.to(dtype)) if masked else None
+        found = everything(cell, x_TBD, state, cell(x_TBD, state, masks=masks))
         outcomes.append({key: array.double() for key, array in found.items()})
     for key, array in outcomes[0].items():
         scale = array.abs().max().clamp(min=1)
@@ -153,7 +263,7 @@ def test_float32_agrees_with_float64(name, options, engine):
 def test_the_forward_pass_does_not_depend_on_the_flow(name, options, engine):
     cell = build(name, options, engine, 5, 6)
     x_TBD, state = draw(cell)
-    _, flow_TB = masks()
+    _, flow_TB = marks()
     with_flow, _ = cell(x_TBD, state, None, flow_TB)
     without, _ = cell(x_TBD, state, None, torch.ones_like(flow_TB))
     torch.testing.assert_close(with_flow, without, rtol=1e-12, atol=1e-12)
@@ -250,6 +360,27 @@ def test_wrong_shapes_are_named(name, options, engine):
         cell(x_TBD[:, :2], state)
 
 
+@every_masked_variant
+def test_masks_of_the_wrong_shape_are_named(name, options, engine):
+    cell = build(name, options, engine, 5, 6)
+    x_TBD, state = draw(cell)
+    weights, state_BH = masks_for(cell)
+    with pytest.raises(ValueError, match=r"masks.weights should have shape \[\d+, 6\], got \[\d+, 5\]"):
+        cell(x_TBD, state, masks=Masks(weights[:, 1:]))
+    with pytest.raises(ValueError, match=r"masks.state_BH should have shape \[3, 6\], got \[2, 6\]"):
+        cell(x_TBD, state, masks=Masks(None, state_BH[1:]))
+
+
+@pytest.mark.parametrize("name", sorted(set(cells.names()) - set(RECURRENT)))
+def test_a_cell_without_a_product_refuses_masks(name):
+    cell = cells.create(name, 5, 6)
+    with pytest.raises(SettingError, match="has no product with its state"):
+        cell(torch.zeros(T, 3, 5), masks=Masks())
+    for setting in ("weight_drop", "recurrent_dropout"):
+        with pytest.raises(SettingError, match=f"{setting}.* must be 0 for it"):
+            Stack([cell], **{setting: 0.1})
+
+
 @pytest.mark.parametrize("name", cells.names())
 def test_the_same_seed_gives_the_same_cell(name):
     first, second, third = (cells.create(name, 5, 6, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2))
@@ -265,7 +396,7 @@ def test_a_stack_is_its_layers_one_above_the_other(name, engine):
     layers = [cells.create(name, size, 6, engine=engine).double() for size in (5, 6, 6)]
     stack = Stack(layers)
     x_TBD, state = draw(stack)
-    fresh_TB, flow_TB = masks()
+    fresh_TB, flow_TB = marks()
     y_TBH, after = x_TBD, []
     for layer, layer_state in zip(layers, state, strict=True):
         y_TBH, layer_after = loop(layer, y_TBH, layer_state, fresh_TB, flow_TB)
@@ -296,6 +427,33 @@ def test_dropout_falls_between_layers_and_only_with_noise(name):
     assert torch.equal(alone(x_TBD)[0], alone(x_TBD, noise=torch.Generator().manual_seed(1))[0])
 
 
+@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize(("weight_drop", "recurrent_dropout"), [(0.4, 0.0), (0.0, 0.4), (0.4, 0.2)])
+def test_a_stack_draws_masks_once_a_window_layer_by_layer(name, weight_drop, recurrent_dropout):
+    layers = [cells.create(name, size, 6).double() for size in (5, 6)]
+    stack = Stack(layers, 0.3, weight_drop, recurrent_dropout)
+    x_TBD, state = draw(stack)
+    noise = torch.Generator().manual_seed(1)
+    y_TBH = x_TBD
+    for level, (layer, layer_state) in enumerate(zip(layers, state, strict=True)):
+        if level:
+            y_TBH = drop(y_TBH, 0.3, noise)
+        weights = draw_mask(layer.recurrent_weights(), weight_drop, noise)
+        state_BH = draw_mask(layer.zeros(3), recurrent_dropout, noise)
+        y_TBH, _ = layer(y_TBH, layer_state, masks=Masks(weights, state_BH))
+    noise = torch.Generator().manual_seed(1)
+    masked, again = (stack(x_TBD, state, noise=noise)[0] for _ in range(2))
+    torch.testing.assert_close(masked, y_TBH, rtol=0, atol=0)
+    assert not torch.equal(masked, again), "each window has masks of its own"
+    torch.testing.assert_close(stack(x_TBD, state)[0], Stack(layers)(x_TBD, state)[0], rtol=0, atol=0)
+
+
+def test_a_stack_says_what_runs_its_training():
+    layers = [cells.create("lstm", 5, 6)]
+    assert Stack(layers, weight_drop=0.1).engine == "torch"
+    assert Stack(layers, recurrent_dropout=0.1).engine == "reference"
+
+
 def test_layers_must_fit():
     with pytest.raises(ValueError, match="input 5 cannot stand on 6"):
         Stack([cells.create("gru", 5, 6), cells.create("gru", 5, 6)])
@@ -317,19 +475,16 @@ def test_the_lstm_begins_remembering():
     assert not cell.b[12:].any()
 
 
-@pytest.mark.parametrize("name", cells.names())
+@pytest.mark.parametrize("name", RECURRENT)
 def test_recurrent_matrices_start_orthogonal(name):
-    cell = cells.create(name, 5, 16)
-    square = [block for p in cell.parameters() if p.dim() == 2 and p.shape[1] == 16 for block in p.split(16)]
-    assert square
-    for block in square:
+    for block in cells.create(name, 5, 16).recurrent_weights().split(16):
         torch.testing.assert_close(block @ block.T, torch.eye(16), rtol=0, atol=1e-5)
 
 
 def test_segments_cover_the_window_once():
     from throughtime.cells.base import _segments
 
-    fresh_TB, flow_TB = masks()
+    fresh_TB, flow_TB = marks()
     pieces = list(_segments(T, fresh_TB, flow_TB))
     assert pieces == [(0, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7)]
     assert all(a[1] == b[0] for a, b in pairwise(pieces))

@@ -37,6 +37,16 @@ def test_a_new_cell_runs_sequences_stacks_and_models(leaky):
     assert logits_TBV.shape == (3, 2, 5)
 
 
+@pytest.mark.usefixtures("leaky")
+@pytest.mark.parametrize("setting", ["weight_drop", "recurrent_dropout"])
+def test_a_cell_that_names_no_matrix_refuses_to_drop_there(setting):
+    from throughtime.models.language import LanguageModel
+    from throughtime.recipe import Model
+
+    with pytest.raises(SettingError, match=r"a Leaky has no product with its state .* must be 0 for it"):
+        LanguageModel(Model(cell="leaky", **{setting: 0.1}), 5)
+
+
 def test_a_name_is_taken_once(leaky):
     with pytest.raises(ValueError, match="there is a cell 'leaky' already"):
         cells.register("leaky")(leaky)

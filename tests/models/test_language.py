@@ -14,7 +14,7 @@ from throughtime.streams.window import NO_TARGET
 
 SETTINGS = [
     Model(hidden_size=7),
-    Model(hidden_size=7, layers=2, cell="gru", dropout=0.5),
+    Model(hidden_size=7, layers=2, cell="gru", dropout=0.5, weight_drop=0.5, recurrent_dropout=0.5),
     Model(hidden_size=7, tied=True, cell="elman"),
     Model(hidden_size=7, embedding_size=4),
 ]
@@ -87,8 +87,9 @@ def test_tied_weights_are_one_array_and_learn_from_both_ends():
     assert model.embedding.grad[1].abs().sum() > 0, "a token that is never read still learns as an output"
 
 
-def test_dropout_needs_noise_and_repeats_with_its_seed():
-    model = build(Model(hidden_size=7, layers=2, dropout=0.5))
+@pytest.mark.parametrize("setting", ["dropout", "weight_drop", "recurrent_dropout"])
+def test_dropout_needs_noise_and_repeats_with_its_seed(setting):
+    model = build(Model(hidden_size=7, layers=2, **{setting: 0.5}))
     ids_TB, _ = draw()
     assert torch.equal(model(ids_TB)[0], model(ids_TB)[0])
     one, same, other = (model(ids_TB, noise=torch.Generator().manual_seed(s))[0] for s in (1, 1, 2))

@@ -67,9 +67,10 @@ def journal(folder, without_times=True):
         {},
         {"streams": {"partition": "random"}},
         {"model": {"layers": 2, "dropout": 0.3, "cell": "gru"}},
+        {"model": {"weight_drop": 0.3, "recurrent_dropout": 0.2}},
         {"text": {"tokens": "bpe", "vocabulary_size": 280}, "model": {"cell": "elman", "tied": True}},
     ],
-    ids=["sequential", "random", "dropout", "bpe"],
+    ids=["sequential", "random", "dropout", "masks", "bpe"],
 )
 def test_the_same_recipe_and_seed_give_the_same_numbers_to_the_last_bit(text, tmp_path, changes):
     first, second = (train(text, tmp_path / name, changes).folder for name in ("a", "b"))

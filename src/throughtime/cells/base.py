@@ -3,7 +3,7 @@
 A new cell is a class with `initial_state` and `step`, and one line of registration; everything else (sequences, resets
 inside a window, scaled gradients, stacks, tests, the command line) works from those two.
 
-Axes: T time, B batch (lane), D input, H hidden.
+Axes: T time, B batch (lane), D input, H hidden, G gates.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
+from throughtime.cells.masks import Masks
 from throughtime.cells.state import State, batch_size, reset_rows, scale_gradient
 from throughtime.errors import SettingError
 
-Unroll = Callable[[Any, Tensor, State], tuple[Tensor, State]]
-"""`(cell, x_TBD, state) -> (y_TBH, state)`: a whole sequence without resets, gradients flowing freely. T >= 1."""
+Unroll = Callable[..., tuple[Tensor, State]]
+"""`(cell, x_TBD, state) -> (y_TBH, state)`: a whole sequence without resets, gradients flowing freely. T >= 1.
+
+Where weights are masked, and only there, the `Masks` come as a fourth argument."""
 
 
 class Cell(nn.Module, ABC):
@@ -30,12 +34,14 @@ class Cell(nn.Module, ABC):
 
     Attributes:
         equations: one step, as text.
+        recurrent: name of the parameter [G * H, H] that h_(t-1) is multiplied with; None: no such product, no masks.
         input_size: D.
         hidden_size: H, the size of the output too.
         engine: which form runs a sequence, `torch` or `reference`.
     """
 
     equations: ClassVar[str]
+    recurrent: ClassVar[str | None] = None
     engine: str = "reference"
 
     def __init__(self, input_size: int, hidden_size: int):
@@ -51,11 +57,19 @@ class Cell(nn.Module, ABC):
 
     @abstractmethod
     def step(self, x_BD: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step, as the equations say it: the reference that every faster form is held against."""
+        """One step, as the equations say it: the reference that every faster form is held against.
+
+        A cell that names its `recurrent` matrix takes `masks: Masks | None = None` too, and hands it to `product`.
+        """
 
     @final  # type: ignore[misc]  # nn.Module declares forward as an attribute
     def forward(
-        self, x_TBD: Tensor, state: State = None, fresh_TB: Tensor | None = None, flow_TB: Tensor | None = None
+        self,
+        x_TBD: Tensor,
+        state: State = None,
+        fresh_TB: Tensor | None = None,
+        flow_TB: Tensor | None = None,
+        masks: Masks | None = None,
     ) -> tuple[Tensor, State]:
         """Run a sequence.
 
@@ -64,34 +78,65 @@ class Cell(nn.Module, ABC):
             state: the state to begin with; None: the initial state.
             fresh_TB: true where a row's state is reset before the step reads its input.
             flow_TB: scales the gradient that passes from step t back to the state before it: 1 lets it pass, 0 cuts.
+            masks: what every step leaves out of the product with the state.
 
         Returns:
             The outputs y_TBH and the state after the last step.
 
         Raises:
             ValueError: where an array has the wrong shape.
+            SettingError: where there are masks and no product with the state.
         """
         if x_TBD.dim() != 3 or x_TBD.shape[2] != self.input_size:
             raise ValueError(f"x_TBD should have shape [T, B, {self.input_size}], got {list(x_TBD.shape)}")
         steps, lanes = x_TBD.shape[:2]
-        for name, array in (("fresh_TB", fresh_TB), ("flow_TB", flow_TB)):
-            if array is not None and array.shape != (steps, lanes):
-                raise ValueError(f"{name} should have shape {[steps, lanes]}, got {list(array.shape)}")
+        shaped = [("fresh_TB", fresh_TB, [steps, lanes]), ("flow_TB", flow_TB, [steps, lanes])]
+        if masks is not None:
+            shaped.append(("masks.weights", masks.weights, list(self.recurrent_weights().shape)))
+            shaped.append(("masks.state_BH", masks.state_BH, [lanes, self.hidden_size]))
+        for name, array, shape in shaped:
+            if array is not None and list(array.shape) != shape:
+                raise ValueError(f"{name} should have shape {shape}, got {list(array.shape)}")
         initial = self.initial_state(lanes)
         state = initial if state is None else state
         if batch_size(state) != lanes:
             raise ValueError(f"the state has {batch_size(state)} rows, the input {lanes}; see cells.state.select_rows")
+        # A fused form takes masked weights as it takes any; a state masked in the product alone is nothing it knows.
+        unroll = unroll_steps if masks is not None and masks.state_BH is not None else self._unroll
+        given = () if masks is None else (masks,)
         outputs = []
         for start, stop in _segments(steps, fresh_TB, flow_TB):
             if flow_TB is not None:
                 state = scale_gradient(state, flow_TB[start])
             if fresh_TB is not None:
                 state = reset_rows(state, fresh_TB[start], initial)
-            y_TBH, state = self._unroll(self, x_TBD[start:stop], state)
+            y_TBH, state = unroll(self, x_TBD[start:stop], state, *given)
             outputs.append(y_TBH)
         if len(outputs) == 1:
             return outputs[0], state
         return torch.cat(outputs) if outputs else x_TBD.new_zeros(0, lanes, self.hidden_size), state
+
+    @final
+    def recurrent_weights(self, masks: Masks | None = None) -> Tensor:
+        """The matrix [G * H, H] on the state, without the weights that the masks leave out.
+
+        Raises:
+            SettingError: where the cell has none.
+        """
+        if self.recurrent is None:
+            raise SettingError(
+                f"a {type(self).__name__} has no product with its state to leave anything out of; "
+                "weight_drop and recurrent_dropout must be 0 for it"
+            )
+        weights: Tensor = getattr(self, self.recurrent)
+        return weights if masks is None or masks.weights is None else weights * masks.weights
+
+    @final
+    def product(self, hidden_BH: Tensor, masks: Masks | None) -> Tensor:
+        """U h_(t-1), [B, G * H], without what the masks leave out."""
+        if masks is not None and masks.state_BH is not None:
+            hidden_BH = hidden_BH * masks.state_BH
+        return linear(hidden_BH, self.recurrent_weights(masks))
 
     @final
     def zeros(self, batch_size: int) -> Tensor:
@@ -99,11 +144,11 @@ class Cell(nn.Module, ABC):
         return next(self.parameters()).new_zeros(batch_size, self.hidden_size)
 
 
-def unroll_steps(cell: Cell, x_TBD: Tensor, state: State) -> tuple[Tensor, State]:
+def unroll_steps(cell: Cell, x_TBD: Tensor, state: State, *masks: Masks) -> tuple[Tensor, State]:
     """The reference: `step` after `step`."""
     outputs = []
     for x_BD in x_TBD.unbind():
-        y_BH, state = cell.step(x_BD, state)
+        y_BH, state = cell.step(x_BD, state, *masks)
         outputs.append(y_BH)
     return torch.stack(outputs), state
 

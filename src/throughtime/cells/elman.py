@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from throughtime.cells.base import Cell, input_matrix, recurrent_matrix, register
+from throughtime.cells.masks import Masks
 from throughtime.cells.state import HiddenState
 from throughtime.errors import SettingError
 
 
-def _fused(cell: Elman, x_TBD: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
+def _fused(cell: Elman, x_TBD: Tensor, state: HiddenState, masks: Masks | None = None) -> tuple[Tensor, HiddenState]:
     run = torch.rnn_tanh if cell.activation == "tanh" else torch.rnn_relu
-    weights = [cell.W_hx, cell.W_hh, cell.b_h, torch.zeros_like(cell.b_h)]
+    weights = [cell.W_hx, cell.recurrent_weights(masks), cell.b_h, torch.zeros_like(cell.b_h)]
     y_TBH, hidden_1BH = run(x_TBD, state.hidden_BH[None], weights, True, 1, 0.0, False, False, False)
     return y_TBH, HiddenState(hidden_1BH[0])
 
@@ -37,6 +38,7 @@ class Elman(Cell):
     """
 
     equations = "h_t = phi(W_hh h_(t-1) + W_hx x_t + b_h)        phi = tanh, or relu by activation = 'relu'"
+    recurrent = "W_hh"
 
     def __init__(
         self,
@@ -57,7 +59,7 @@ class Elman(Cell):
     def initial_state(self, batch_size: int) -> HiddenState:
         return HiddenState(self.zeros(batch_size))
 
-    def step(self, x_BD: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
+    def step(self, x_BD: Tensor, state: HiddenState, masks: Masks | None = None) -> tuple[Tensor, HiddenState]:
         phi = torch.tanh if self.activation == "tanh" else torch.relu
-        hidden_BH = phi(linear(state.hidden_BH, self.W_hh) + linear(x_BD, self.W_hx, self.b_h))
+        hidden_BH = phi(self.product(state.hidden_BH, masks) + linear(x_BD, self.W_hx, self.b_h))
         return hidden_BH, HiddenState(hidden_BH)

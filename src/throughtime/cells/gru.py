@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from throughtime.cells.base import Cell, input_matrix, recurrent_matrix, register
+from throughtime.cells.masks import Masks
 from throughtime.cells.state import HiddenState
 
 
-def _fused(cell: GRU, x_TBD: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
+def _fused(cell: GRU, x_TBD: Tensor, state: HiddenState, masks: Masks | None = None) -> tuple[Tensor, HiddenState]:
     recurrent_bias = torch.cat([cell.c_n.new_zeros(2 * cell.hidden_size), cell.c_n])
-    weights = [cell.W, cell.U, cell.b, recurrent_bias]
+    weights = [cell.W, cell.recurrent_weights(masks), cell.b, recurrent_bias]
     y_TBH, hidden_1BH = torch.gru(x_TBD, state.hidden_BH[None], weights, True, 1, 0.0, False, False, False)
     return y_TBH, HiddenState(hidden_1BH[0])
 
@@ -43,6 +44,7 @@ r_t = sigmoid(W_r x_t + U_r h_(t-1) + b_r)
 z_t = sigmoid(W_z x_t + U_z h_(t-1) + b_z)
 n_t = tanh(W_n x_t + b_n + r_t * (U_n h_(t-1) + c_n))
 h_t = (1 - z_t) * n_t + z_t * h_(t-1)"""
+    recurrent = "U"
 
     def __init__(self, input_size: int, hidden_size: int, *, generator: torch.Generator | None = None):
         super().__init__(input_size, hidden_size)
@@ -54,9 +56,9 @@ h_t = (1 - z_t) * n_t + z_t * h_(t-1)"""
     def initial_state(self, batch_size: int) -> HiddenState:
         return HiddenState(self.zeros(batch_size))
 
-    def step(self, x_BD: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
+    def step(self, x_BD: Tensor, state: HiddenState, masks: Masks | None = None) -> tuple[Tensor, HiddenState]:
         x_r, x_z, x_n = linear(x_BD, self.W, self.b).chunk(3, dim=1)
-        h_r, h_z, h_n = linear(state.hidden_BH, self.U).chunk(3, dim=1)
+        h_r, h_z, h_n = self.product(state.hidden_BH, masks).chunk(3, dim=1)
         reset = torch.sigmoid(x_r + h_r)
         update = torch.sigmoid(x_z + h_z)
         candidate = torch.tanh(x_n + reset * (h_n + self.c_n))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from throughtime.cells.base import Cell, input_matrix, recurrent_matrix, register
+from throughtime.cells.masks import Masks
 
 
 class LSTMState(NamedTuple):
@@ -18,9 +19,9 @@ class LSTMState(NamedTuple):
     cell_BH: Tensor
 
 
-def _fused(cell: LSTM, x_TBD: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+def _fused(cell: LSTM, x_TBD: Tensor, state: LSTMState, masks: Masks | None = None) -> tuple[Tensor, LSTMState]:
     before = (state.hidden_BH[None], state.cell_BH[None])
-    weights = [cell.W, cell.U, cell.b, torch.zeros_like(cell.b)]
+    weights = [cell.W, cell.recurrent_weights(masks), cell.b, torch.zeros_like(cell.b)]
     y_TBH, hidden_1BH, cell_1BH = torch.lstm(x_TBD, before, weights, True, 1, 0.0, False, False, False)
     return y_TBH, LSTMState(hidden_1BH[0], cell_1BH[0])
 
@@ -54,6 +55,7 @@ g_t = tanh(W_g x_t + U_g h_(t-1) + b_g)
 o_t = sigmoid(W_o x_t + U_o h_(t-1) + b_o)
 c_t = f_t * c_(t-1) + i_t * g_t
 h_t = o_t * tanh(c_t)"""
+    recurrent = "U"
 
     def __init__(
         self,
@@ -73,8 +75,8 @@ h_t = o_t * tanh(c_t)"""
     def initial_state(self, batch_size: int) -> LSTMState:
         return LSTMState(self.zeros(batch_size), self.zeros(batch_size))
 
-    def step(self, x_BD: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
-        gates = linear(x_BD, self.W, self.b) + linear(state.hidden_BH, self.U)
+    def step(self, x_BD: Tensor, state: LSTMState, masks: Masks | None = None) -> tuple[Tensor, LSTMState]:
+        gates = linear(x_BD, self.W, self.b) + self.product(state.hidden_BH, masks)
         i, f, g, o = gates.chunk(4, dim=1)
         cell_BH = torch.sigmoid(f) * state.cell_BH + torch.sigmoid(i) * torch.tanh(g)
         hidden_BH = torch.sigmoid(o) * torch.tanh(cell_BH)

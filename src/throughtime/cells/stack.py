@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from throughtime.cells.base import Cell
+from throughtime.cells.masks import Masks, draw_mask, drop
 from throughtime.cells.state import State
 
 
@@ -19,17 +20,27 @@ class Stack(nn.Module):
     Args:
         cells: from the input up; each takes what the one below puts out.
         dropout: probability that a unit is dropped between two layers (Zaremba et al. 2014: not on the recurrence).
+        weight_drop: probability that a weight is left out of the product with the state (`Masks.weights`).
+        recurrent_dropout: probability that a unit of the state is left out of it (`Masks.state_BH`).
+
+    Raises:
+        SettingError: where something is to be left out of a product that a cell does not have.
     """
 
-    def __init__(self, cells: Sequence[Cell], dropout: float = 0.0):
+    def __init__(
+        self, cells: Sequence[Cell], dropout: float = 0.0, weight_drop: float = 0.0, recurrent_dropout: float = 0.0
+    ):
         super().__init__()
         for below, above in zip(cells, cells[1:], strict=False):
             if above.input_size != below.hidden_size:
                 raise ValueError(f"a layer of input {above.input_size} cannot stand on {below.hidden_size} units")
+        if weight_drop or recurrent_dropout:
+            for cell in cells:
+                cell.recurrent_weights()  # a cell without says so now, not at the first window
         self.cells = nn.ModuleList(cells)
-        self.dropout = dropout
+        self.dropout, self.weight_drop, self.recurrent_dropout = dropout, weight_drop, recurrent_dropout
         self.input_size, self.hidden_size = cells[0].input_size, cells[-1].hidden_size
-        self.engine = cells[0].engine
+        self.engine = "reference" if recurrent_dropout else cells[0].engine  # no fused form masks the state
 
     def initial_state(self, batch_size: int) -> State:
         return tuple(cell.initial_state(batch_size) for cell in self._layers())
@@ -52,23 +63,26 @@ class Stack(nn.Module):
         """Run a sequence through every layer; arguments as in `Cell.forward`.
 
         Args:
-            noise: where dropout takes its masks from. Without it nothing is dropped.
+            noise: where masks are drawn from, once a call. Without it nothing is dropped. The order: for each layer,
+                from the input up, its input (not the first's), the weights on its state, its state.
         """
         after = []
         states = [None] * len(self.cells) if state is None else state
         for level, (cell, layer_state) in enumerate(zip(self._layers(), states, strict=True)):
             if level:
                 x_TBD = drop(x_TBD, self.dropout, noise)
-            x_TBD, layer_state = cell(x_TBD, layer_state, fresh_TB, flow_TB)
+            masks = self._masks(cell, x_TBD.shape[1], noise)
+            x_TBD, layer_state = cell(x_TBD, layer_state, fresh_TB, flow_TB, masks)
             after.append(layer_state)
         return x_TBD, tuple(after)
 
+    def _masks(self, cell: Cell, lanes: int, noise: torch.Generator | None) -> Masks | None:
+        if noise is None or not (self.weight_drop or self.recurrent_dropout):
+            return None
+        return Masks(
+            weights=draw_mask(cell.recurrent_weights(), self.weight_drop, noise),
+            state_BH=draw_mask(cell.zeros(lanes), self.recurrent_dropout, noise),
+        )
+
     def _layers(self) -> Sequence[Cell]:
         return self.cells  # type: ignore[return-value]
-
-
-def drop(array: Tensor, probability: float, noise: torch.Generator | None) -> Tensor:
-    """Inverted dropout with masks from `noise`; the array itself where there is no noise or nothing to drop."""
-    if noise is None or not probability:
-        return array
-    return array * torch.empty_like(array).bernoulli_(1 - probability, generator=noise).div_(1 - probability)

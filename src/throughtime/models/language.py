@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, embedding, linear
 
 from throughtime import cells
-from throughtime.cells.stack import Stack, drop
+from throughtime.cells.masks import drop
+from throughtime.cells.stack import Stack
 from throughtime.cells.state import State
 from throughtime.recipe import Model
 from throughtime.streams.window import NO_TARGET
@@ -52,7 +53,7 @@ class LanguageModel(nn.Module):
             )
             for level in range(settings.layers)
         ]
-        self.stack = Stack(layers, settings.dropout)
+        self.stack = Stack(layers, settings.dropout, settings.weight_drop, settings.recurrent_dropout)
         if not settings.tied:
             bound = hidden**-0.5
             self.W_o = nn.Parameter(torch.empty(vocabulary_size, hidden).uniform_(-bound, bound, generator=generator))
@@ -60,7 +61,7 @@ class LanguageModel(nn.Module):
 
     @property
     def engine(self) -> str:
-        """What runs a sequence: `torch` or `reference`."""
+        """What runs a sequence in training: `torch` or `reference`."""
         return self.stack.engine
 
     def initial_state(self, batch_size: int) -> State:

@@ -184,14 +184,13 @@ class Trainer:
         place, window = self.place, self.partition[self.place]
         rate = learning_rate(self.recipe.training, self.budget.progress(self.steps))
         fresh_TB = torch.from_numpy(window.fresh_TB) if window.fresh_TB.any() else None
-        noise = self.noise if self.recipe.model.dropout else None
         nats_TB, state = self.model.nats(
             torch.from_numpy(window.inputs_TB),
             torch.from_numpy(window.targets_TB),
             self.state,
             fresh_TB,
             self.truncation.flow(window),
-            noise,
+            self.noise,
         )
         loss = nats_TB.mean()
         loss.backward()

@@ -1,0 +1,36 @@
+"""Dropping: the masks of a cell's product with its state, and of the arrays between layers.
+
+Axes: B batch (lane), H hidden, G gates.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Masks(NamedTuple):
+    """What is left out of a cell's product with its state, the same at every step of a window. None: nothing.
+
+    An entry is 0, or 1 / (1 - p) where p is the probability of a 0, so that the product stays what it is on average.
+    """
+
+    weights: Tensor | None = None
+    """[G * H, H], on the recurrent matrix: DropConnect (Wan et al. 2013), the weight drop of Merity et al. 2017."""
+    state_BH: Tensor | None = None
+    """On h_(t-1) in the product, and nowhere else: variational dropout (Gal & Ghahramani 2016)."""
+
+
+def draw_mask(like: Tensor, probability: float, noise: torch.Generator | None) -> Tensor | None:
+    """A mask in the shape of `like`, drawn from `noise`; None where there is no noise or nothing to drop."""
+    if noise is None or not probability:
+        return None
+    return torch.empty_like(like).bernoulli_(1 - probability, generator=noise).div_(1 - probability)
+
+
+def drop(array: Tensor, probability: float, noise: torch.Generator | None) -> Tensor:
+    """Inverted dropout: the array times a mask of its own."""
+    mask = draw_mask(array, probability, noise)
+    return array if mask is None else array * mask
