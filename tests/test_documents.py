@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from throughtime import cells
 from throughtime.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +68,11 @@ def test_every_link_in_the_documents_leads_somewhere():
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text("utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_table_of_cells_is_whole():
+    table = (ROOT / "docs" / "cells.md").read_text("utf-8")
+    assert re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE) == cells.names()
 
 
 def test_the_data_folder_is_never_inside():

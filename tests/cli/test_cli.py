@@ -218,6 +218,8 @@ def test_cells_lists_equations_and_parameters(call):
     assert {name: facts["parameters"] for name, facts in found.items()} == {
         "elman": 5 * (3 + 5 + 1),
         "gru": 15 * (3 + 5 + 1) + 5,
+        "layernorm-gru": 15 * (3 + 5 + 1) + 5 + 2 * 15,
+        "layernorm-lstm": 20 * (3 + 5 + 1) + 2 * 20 + 2 * 5,
         "lstm": 20 * (3 + 5 + 1),
     }
     _, out, _ = call("cells")

@@ -1,7 +1,22 @@
 """Recurrent cells: `create(name, input_size, hidden_size, **options)`, one contract for all."""
 
-from throughtime.cells import elman, gru, lstm  # each registers its cell
+# Each of these files registers its cell.
+from throughtime.cells import elman, gru, layernorm_gru, layernorm_lstm, lstm
 from throughtime.cells.base import Cell, create, family, names, register
+from throughtime.cells.masks import Masks
 from throughtime.cells.stack import Stack
 
-__all__ = ["Cell", "Stack", "create", "elman", "family", "gru", "lstm", "names", "register"]
+__all__ = [
+    "Cell",
+    "Masks",
+    "Stack",
+    "create",
+    "elman",
+    "family",
+    "gru",
+    "layernorm_gru",
+    "layernorm_lstm",
+    "lstm",
+    "names",
+    "register",
+]
