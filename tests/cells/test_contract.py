@@ -22,6 +22,8 @@ T = 7
 OPTIONS = {
     "elman": [{}, {"activation": "relu"}],
     "lstm": [{}, {"forget_bias": 0.0}],
+    "mingru": [{}, {"candidate": "positive"}],
+    "minlstm": [{}, {"candidate": "positive", "forget_bias": 1.0}],
 }
 SIZES = [(1, 1), (7, 63), (63, 7)]
 

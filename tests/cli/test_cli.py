@@ -221,6 +221,8 @@ def test_cells_lists_equations_and_parameters(call):
         "layernorm-gru": 15 * (3 + 5 + 1) + 5 + 2 * 15,
         "layernorm-lstm": 20 * (3 + 5 + 1) + 2 * 20 + 2 * 5,
         "lstm": 20 * (3 + 5 + 1),
+        "mingru": 10 * (3 + 1),
+        "minlstm": 15 * (3 + 1),
     }
     _, out, _ = call("cells")
     for facts in found.values():

@@ -1,7 +1,7 @@
 """Recurrent cells: `create(name, input_size, hidden_size, **options)`, one contract for all."""
 
 # Each of these files registers its cell.
-from throughtime.cells import elman, gru, layernorm_gru, layernorm_lstm, lstm
+from throughtime.cells import elman, gru, layernorm_gru, layernorm_lstm, lstm, mingru, minlstm
 from throughtime.cells.base import Cell, create, family, names, register
 from throughtime.cells.masks import Masks
 from throughtime.cells.stack import Stack
@@ -17,6 +17,8 @@ __all__ = [
     "layernorm_gru",
     "layernorm_lstm",
     "lstm",
+    "mingru",
+    "minlstm",
     "names",
     "register",
 ]

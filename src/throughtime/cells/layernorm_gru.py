@@ -20,10 +20,10 @@ class LayerNormGRU(Cell):
 
     p_t = LN(W x_t; gain_x)
     q_t = LN(U h_(t-1); gain_h)
-    r_t = sigmoid(p_r + q_r + b_r)                  reset gate
-    z_t = sigmoid(p_z + q_z + b_z)                  update gate
-    n_t = tanh(p_n + b_n + r_t * (q_n + c_n))       candidate
-    h_t = (1 - z_t) * n_t + z_t * h_(t-1)           the output too
+    r_t = sigmoid(p_r + q_r + b_r)               reset gate
+    z_t = sigmoid(p_z + q_z + b_z)               update gate
+    n_t = tanh(p_n + b_n + r_t * (q_n + c_n))    candidate
+    h_t = (1 - z_t) * n_t + z_t * h_(t-1)        the output too
     LN(v; gain) = gain * (v - mean(v)) / sqrt(var(v) + 1e-5)
 
     Mean and variance (the biased one) are those of a row of all 3H entries, the gates together, as in the paper's LSTM;
