@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+MISSING := 'from scikit_build_core.build import get_requires_for_build_editable as missing; print(*missing())'
 
 .PHONY: demo test check bench format clean
 
@@ -27,9 +29,13 @@ format: $(READY)  ## put the code into its form
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove what make made; runs stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build src/throughtime/engine/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-$(READY): pyproject.toml constraints.txt
+# The tools of the build lie in .venv, so that what it compiled last time still counts; cmake and ninja only where the
+# machine has none.
+$(READY): pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/throughtime/engine/native/*)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	$(INSTALL) scikit-build-core
+	$(INSTALL) nanobind $$($(BIN)/python -c $(MISSING))
+	$(INSTALL) --no-build-isolation --config-settings=build-dir=build -e '.[train,dev]'
 	touch $(READY)
