@@ -117,8 +117,11 @@ class Model(Settings):
     """Probability that a weight on the state is dropped, for a window (Wan et al. 2013, Merity et al. 2017)."""
     recurrent_dropout: Probability = 0.0
     """Probability that a unit of the state is dropped from its product, for a window (Gal & Ghahramani 2016)."""
-    engine: Literal["auto", "torch", "reference"] = "auto"
-    """What runs a sequence: `torch` PyTorch's fused form, `reference` the cell's own step, `auto` the fastest."""
+    engine: Literal["auto", "native", "torch", "reference"] = "auto"
+    """What runs a sequence: `native` the kernel, `torch` PyTorch's fused form, `reference` the cell's own step, `auto`
+    the first of these that there is."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Of the products in the native engine; `bf16` rounds weights and states there, and nothing else."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

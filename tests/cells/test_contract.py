@@ -367,7 +367,7 @@ def test_wrong_shapes_are_named(name, options, engine):
         cell(x_TBD[..., :4], state)
     with pytest.raises(ValueError, match=r"fresh_TB should have shape \[7, 3\], got \[7, 2\]"):
         cell(x_TBD, state, torch.zeros(7, 2, dtype=torch.bool))
-    with pytest.raises(ValueError, match="state has 3 rows, the input 2"):
+    with pytest.raises(ValueError, match=r"a state should have shape \[2, 6\], got \[3, 6\]"):
         cell(x_TBD[:, :2], state)
 
 
@@ -460,7 +460,7 @@ def test_a_stack_draws_masks_once_a_window_layer_by_layer(name, weight_drop, rec
 
 
 def test_a_stack_says_what_runs_its_training():
-    layers = [cells.create("lstm", 5, 6)]
+    layers = [cells.create("lstm", 5, 6, engine="torch")]
     assert Stack(layers, weight_drop=0.1).engine == "torch"
     assert Stack(layers, recurrent_dropout=0.1).engine == "reference"
 

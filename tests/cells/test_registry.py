@@ -60,7 +60,7 @@ def test_a_name_is_taken_once(leaky):
         (("lstm", 0, 4), {}, "sizes of at least 1, got input 0 and hidden 4"),
         (("lstm", 3, 4), {"forget": 1}, "the cell lstm has no option 'forget'; it has forget_bias, generator"),
         (("elman", 3, 4), {"activation": "sine"}, "must be tanh or relu, got 'sine'"),
-        (("lstm", 3, 4), {"engine": "cuda"}, "engine must be auto, torch or reference, got 'cuda'"),
+        (("lstm", 3, 4), {"engine": "cuda"}, "engine must be auto, native, torch or reference, got 'cuda'"),
         (("leaky", 3, 4), {"engine": "torch"}, "PyTorch has no fused form of the cell leaky"),
     ],
 )

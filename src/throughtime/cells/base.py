@@ -3,7 +3,7 @@
 A new cell is a class with `initial_state` and `step`, and one line of registration; everything else (sequences, resets
 inside a window, scaled gradients, stacks, tests, the command line) works from those two.
 
-Axes: T time, B batch (lane), D input, H hidden, G gates.
+Axes: T time, B batch (lane), D input, H hidden, G gates, V rows of a table.
 """
 
 from __future__ import annotations
@@ -13,20 +13,31 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import embedding, linear
 
+from throughtime import engine as engines
+from throughtime.cells import native
 from throughtime.cells.masks import Masks
-from throughtime.cells.state import State, batch_size, reset_rows, scale_gradient
+from throughtime.cells.state import State, leaves, reset_rows, scale_gradient
 from throughtime.errors import SettingError
 
 Unroll = Callable[..., tuple[Tensor, State]]
 """`(cell, x_TBD, state) -> (y_TBH, state)`: a whole sequence without resets, gradients flowing freely. T >= 1.
 
 Where weights are masked, and only there, the `Masks` come as a fourth argument."""
+
+ENGINES = ("auto", "native", "torch", "reference")
+
+
+class Embedded(NamedTuple):
+    """Inputs that are rows of a table. A kernel multiplies the table instead of the inputs, once a window."""
+
+    rows_VD: Tensor
+    ids_TB: Tensor
 
 
 class Cell(nn.Module, ABC):
@@ -37,12 +48,14 @@ class Cell(nn.Module, ABC):
         recurrent: name of the parameter [G * H, H] that h_(t-1) is multiplied with; None: no such product, no masks.
         input_size: D.
         hidden_size: H, the size of the output too.
-        engine: which form runs a sequence, `torch` or `reference`.
+        engine: which form runs a sequence: `native`, `torch` or `reference`.
+        precision: of the products of the native form, one of `engine.PRECISIONS`.
     """
 
     equations: ClassVar[str]
     recurrent: ClassVar[str | None] = None
     engine: str = "reference"
+    precision: str = "float32"
 
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__()
@@ -50,6 +63,7 @@ class Cell(nn.Module, ABC):
             raise SettingError(f"a cell needs sizes of at least 1, got input {input_size} and hidden {hidden_size}")
         self.input_size, self.hidden_size = input_size, hidden_size
         self._unroll: Unroll = unroll_steps
+        self._parameters_of: Parameters | None = None
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
@@ -65,7 +79,7 @@ class Cell(nn.Module, ABC):
     @final  # type: ignore[misc]  # nn.Module declares forward as an attribute
     def forward(
         self,
-        x_TBD: Tensor,
+        x: Tensor | Embedded,
         state: State = None,
         fresh_TB: Tensor | None = None,
         flow_TB: Tensor | None = None,
@@ -73,8 +87,10 @@ class Cell(nn.Module, ABC):
     ) -> tuple[Tensor, State]:
         """Run a sequence.
 
+        The native form takes float32 in main memory; anything else runs on the form that would be used without it.
+
         Args:
-            x_TBD: the inputs.
+            x: the inputs x_TBD, or the rows of a table.
             state: the state to begin with; None: the initial state.
             fresh_TB: true where a row's state is reset before the step reads its input.
             flow_TB: scales the gradient that passes from step t back to the state before it: 1 lets it pass, 0 cuts.
@@ -87,9 +103,11 @@ class Cell(nn.Module, ABC):
             ValueError: where an array has the wrong shape.
             SettingError: where there are masks and no product with the state.
         """
-        if x_TBD.dim() != 3 or x_TBD.shape[2] != self.input_size:
-            raise ValueError(f"x_TBD should have shape [T, B, {self.input_size}], got {list(x_TBD.shape)}")
-        steps, lanes = x_TBD.shape[:2]
+        inputs, ids_TB = x if isinstance(x, Embedded) else (x, None)
+        if inputs.dim() != (3 if ids_TB is None else 2) or inputs.shape[-1] != self.input_size:
+            axes, name = ("[T, B, ", "x_TBD") if ids_TB is None else ("[V, ", "rows_VD")
+            raise ValueError(f"{name} should have shape {axes}{self.input_size}], got {list(inputs.shape)}")
+        steps, lanes = (inputs if ids_TB is None else ids_TB).shape[:2]
         shaped = [("fresh_TB", fresh_TB, [steps, lanes]), ("flow_TB", flow_TB, [steps, lanes])]
         if masks is not None:
             shaped.append(("masks.weights", masks.weights, list(self.recurrent_weights().shape)))
@@ -99,8 +117,16 @@ class Cell(nn.Module, ABC):
                 raise ValueError(f"{name} should have shape {shape}, got {list(array.shape)}")
         initial = self.initial_state(lanes)
         state = initial if state is None else state
-        if batch_size(state) != lanes:
-            raise ValueError(f"the state has {batch_size(state)} rows, the input {lanes}; see cells.state.select_rows")
+        for array in leaves(state):
+            if list(array.shape) != [lanes, self.hidden_size]:
+                raise ValueError(
+                    f"a state should have shape {[lanes, self.hidden_size]}, got {list(array.shape)}; "
+                    "see cells.state.select_rows"
+                )
+        if self._parameters_of and steps and lanes and native.takes(inputs, *leaves(state), *self.parameters()):
+            parameters = self._parameters_of(self)
+            return native.run(parameters, self.precision, inputs, ids_TB, state, fresh_TB, flow_TB, masks)
+        x_TBD = inputs if ids_TB is None else embedding(ids_TB, inputs)
         # A fused form takes masked weights as it takes any; a state masked in the product alone is nothing it knows.
         unroll = unroll_steps if masks is not None and masks.state_BH is not None else self._unroll
         given = () if masks is None else (masks,)
@@ -164,24 +190,33 @@ def _segments(steps: int, fresh_TB: Tensor | None, flow_TB: Tensor | None) -> It
     return ((start, stop) for start, stop in zip(cuts, cuts[1:], strict=False) if start < stop)
 
 
+Parameters = Callable[[Any], native.Parameters]
+"""`cell -> what its kernel needs`. A kernel resets a state to zero, so that must be the cell's initial state."""
+
+
 @dataclass(frozen=True)
 class Family:
-    """A registered cell: its class and, where PyTorch has the same equations in one piece, that form."""
+    """A registered cell: its class, and the faster forms of its equations, where there are any."""
 
     cell: type[Cell]
     fused: Unroll | None = None
+    """PyTorch's."""
+    native: Parameters | None = None
+    """A kernel's."""
 
 
 _FAMILIES: dict[str, Family] = {}
 
 
-def register(name: str, fused: Unroll | None = None) -> Callable[[type[Cell]], type[Cell]]:
+def register(
+    name: str, fused: Unroll | None = None, native: Parameters | None = None
+) -> Callable[[type[Cell]], type[Cell]]:
     """Class decorator: make a cell known by a name to recipes, the command line and the tests."""
 
     def enter(cell: type[Cell]) -> type[Cell]:
         if name in _FAMILIES:
             raise ValueError(f"there is a cell {name!r} already: {_FAMILIES[name].cell.__qualname__}")
-        _FAMILIES[name] = Family(cell, fused)
+        _FAMILIES[name] = Family(cell, fused, native)
         return cell
 
     return enter
@@ -203,14 +238,24 @@ def family(name: str) -> Family:
     return _FAMILIES[name]
 
 
-def create(name: str, input_size: int, hidden_size: int, *, engine: str = "auto", **options: Any) -> Cell:
+def create(
+    name: str,
+    input_size: int,
+    hidden_size: int,
+    *,
+    engine: str = "auto",
+    precision: str = "float32",
+    **options: Any,
+) -> Cell:
     """A cell by its registered name.
 
     Args:
         name: one of `names()`.
         input_size: D.
         hidden_size: H.
-        engine: `torch` PyTorch's fused form, `reference` the cell's own step, `auto` the fused form where there is one.
+        engine: `native` the kernel, `torch` PyTorch's fused form, `reference` the cell's own step, `auto` the first of
+            these that there is.
+        precision: `float32`, or `bf16` for the products of the native form.
         options: what the cell's class takes, such as `forget_bias`; `generator` seeds the initial parameters.
 
     Raises:
@@ -221,13 +266,23 @@ def create(name: str, input_size: int, hidden_size: int, *, engine: str = "auto"
     for option in options:
         if option not in known:
             raise SettingError(f"the cell {name} has no option {option!r}; it has {', '.join(known)}")
-    if engine not in ("auto", "torch", "reference"):
-        raise SettingError(f"engine must be auto, torch or reference, got {engine!r}")
+    if engine not in ENGINES:
+        raise SettingError(f"engine must be {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, got {engine!r}")
+    if precision not in engines.PRECISIONS:
+        raise SettingError(f"precision must be {' or '.join(engines.PRECISIONS)}, got {precision!r}")
+    there = registered.native is not None and engines.level() is not None
+    if engine == "native" and not there:
+        why = "the package was installed without kernels" if registered.native else "it has no kernel"
+        raise SettingError(f"the cell {name} cannot run native: {why}; use engine auto")
     if engine == "torch" and registered.fused is None:
         raise SettingError(f"PyTorch has no fused form of the cell {name}; use engine auto or reference")
     cell = registered.cell(input_size, hidden_size, **options)
     if registered.fused is not None and engine != "reference":
         cell._unroll, cell.engine = registered.fused, "torch"
+    if there and engine in ("auto", "native"):
+        cell._parameters_of, cell.engine, cell.precision = registered.native, "native", precision
+    elif precision != "float32":
+        raise SettingError(f"precision {precision} needs the native engine, and the cell {name} runs on {cell.engine}")
     return cell
 
 

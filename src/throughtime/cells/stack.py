@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from throughtime.cells.base import Cell
+from throughtime.cells.base import Cell, Embedded
 from throughtime.cells.masks import Masks, draw_mask, drop
 from throughtime.cells.state import State
 
@@ -40,7 +40,8 @@ class Stack(nn.Module):
         self.cells = nn.ModuleList(cells)
         self.dropout, self.weight_drop, self.recurrent_dropout = dropout, weight_drop, recurrent_dropout
         self.input_size, self.hidden_size = cells[0].input_size, cells[-1].hidden_size
-        self.engine = "reference" if recurrent_dropout else cells[0].engine  # no fused form masks the state
+        fused = cells[0].engine == "torch"
+        self.engine = "reference" if fused and recurrent_dropout else cells[0].engine  # PyTorch's forms mask no state
 
     def initial_state(self, batch_size: int) -> State:
         return tuple(cell.initial_state(batch_size) for cell in self._layers())
@@ -54,7 +55,7 @@ class Stack(nn.Module):
 
     def forward(
         self,
-        x_TBD: Tensor,
+        x: Tensor | Embedded,
         state: State = None,
         fresh_TB: Tensor | None = None,
         flow_TB: Tensor | None = None,
@@ -68,13 +69,13 @@ class Stack(nn.Module):
         """
         after = []
         states = [None] * len(self.cells) if state is None else state
+        y_TBH = torch.empty(0)
+        lanes = (x.ids_TB if isinstance(x, Embedded) else x).shape[1]
         for level, (cell, layer_state) in enumerate(zip(self._layers(), states, strict=True)):
-            if level:
-                x_TBD = drop(x_TBD, self.dropout, noise)
-            masks = self._masks(cell, x_TBD.shape[1], noise)
-            x_TBD, layer_state = cell(x_TBD, layer_state, fresh_TB, flow_TB, masks)
+            below = x if level == 0 else drop(y_TBH, self.dropout, noise)
+            y_TBH, layer_state = cell(below, layer_state, fresh_TB, flow_TB, self._masks(cell, lanes, noise))
             after.append(layer_state)
-        return x_TBD, tuple(after)
+        return y_TBH, tuple(after)
 
     def _masks(self, cell: Cell, lanes: int, noise: torch.Generator | None) -> Masks | None:
         if noise is None or not (self.weight_drop or self.recurrent_dropout):

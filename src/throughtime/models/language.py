@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, embedding, linear
 
 from throughtime import cells
+from throughtime.cells.base import Embedded
 from throughtime.cells.masks import drop
 from throughtime.cells.stack import Stack
 from throughtime.cells.state import State
@@ -48,6 +49,7 @@ class LanguageModel(nn.Module):
                 hidden if level else size,
                 hidden,
                 engine=settings.engine,
+                precision=settings.precision,
                 generator=generator,
                 **settings.cell_options,
             )
@@ -61,7 +63,7 @@ class LanguageModel(nn.Module):
 
     @property
     def engine(self) -> str:
-        """What runs a sequence in training: `torch` or `reference`."""
+        """What runs a sequence in training: `native`, `torch` or `reference`."""
         return self.stack.engine
 
     def initial_state(self, batch_size: int) -> State:
@@ -118,13 +120,21 @@ class LanguageModel(nn.Module):
         flow_TB: Tensor | None,
         noise: torch.Generator | None,
     ) -> tuple[Tensor, State]:
-        x_TBD = drop(self._embedded(ids_TB), self.settings.dropout, noise)
-        hidden_TBH, state = self.stack(x_TBD, state, fresh_TB, flow_TB, noise)
+        dropped = noise is not None and self.settings.dropout > 0
+        few = self.vocabulary_size < ids_TB.numel() and not dropped
+        x = (
+            Embedded(self._scaled(self.embedding), ids_TB)
+            if few
+            else drop(self._embedded(ids_TB), self.settings.dropout, noise)
+        )
+        hidden_TBH, state = self.stack(x, state, fresh_TB, flow_TB, noise)
         return drop(hidden_TBH, self.settings.dropout, noise), state
 
     def _embedded(self, ids: Tensor) -> Tensor:
-        x = embedding(ids, self.embedding)
-        return x * self.settings.hidden_size**0.5 if self.settings.tied else x
+        return self._scaled(embedding(ids, self.embedding))
+
+    def _scaled(self, rows: Tensor) -> Tensor:
+        return rows * self.settings.hidden_size**0.5 if self.settings.tied else rows
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return linear(hidden, self.embedding if self.settings.tied else self.W_o, self.b_o)

@@ -1,0 +1,128 @@
+"""The binding of cells to the native kernels: a whole sequence in one call, with its gradients.
+
+Axes: T time, B batch (lane), D input, H hidden, G gates, V rows of a table.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from throughtime import engine
+from throughtime.cells.masks import Masks
+from throughtime.cells.state import State
+
+if TYPE_CHECKING:
+    from throughtime.engine._native import Recurrence
+
+
+class Parameters(NamedTuple):
+    """What a cell hands to its kernel."""
+
+    kernel: str
+    """Its name."""
+    W: Tensor
+    """[G * H, D], on the input."""
+    U: Tensor | None
+    """[G * H, H], on the state; None where the cell has no product with it."""
+    vectors: tuple[Tensor, ...]
+    """Biases and gains, in the kernel's order."""
+
+
+class _Fixed(NamedTuple):
+    """What no gradient is asked of."""
+
+    kernel: Recurrence
+    shape: tuple[int, int, int, int, int]
+    arrays: dict[str, Tensor]
+    keeps: bool
+    """Whether there may be a way back."""
+
+
+def takes(*tensors: Tensor) -> bool:
+    """Whether the kernels take these: float32, in main memory."""
+    return all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in tensors)
+
+
+def run(
+    parameters: Parameters,
+    precision: str,
+    x: Tensor,
+    ids_TB: Tensor | None,
+    state: State,
+    fresh_TB: Tensor | None,
+    flow_TB: Tensor | None,
+    masks: Masks | None,
+) -> tuple[Tensor, State]:
+    """A sequence of at least one step and one lane.
+
+    Args:
+        parameters: the cell's.
+        precision: one of `engine.PRECISIONS`.
+        x: x_TBD, or x_VD of which `ids_TB` names the rows.
+        ids_TB: see there.
+        state: one or two arrays [B, H]: the output, and what is carried beside it.
+        fresh_TB: as in `Cell.forward`.
+        flow_TB: as in `Cell.forward`.
+        masks: as in `Cell.forward`.
+
+    Raises:
+        RuntimeError: where there are no kernels.
+    """
+    kernel = engine.kernel(parameters.kernel, precision)
+    if kernel is None:
+        raise RuntimeError("there are no native kernels here; see `throughtime doctor`")
+    steps, lanes = (x if ids_TB is None else ids_TB).shape[:2]
+    fixed: dict[str, Tensor | None] = {
+        "ids": None if ids_TB is None else ids_TB.to(torch.int64),
+        "fresh": None if fresh_TB is None else fresh_TB.to(torch.bool).contiguous().view(torch.uint8),
+        "flow": None if flow_TB is None else flow_TB.to(torch.float32),
+        "U_mask": None if masks is None else masks.weights,
+        "state_mask": None if masks is None else masks.state_BH,
+    }
+    arrays = {name: array.detach().contiguous() for name, array in fixed.items() if array is not None}
+    shape = (steps, lanes, x.shape[-1], state[0].shape[1], 0 if ids_TB is None else len(x))
+    vectors = parameters.vectors[0] if len(parameters.vectors) == 1 else torch.cat(parameters.vectors)
+    y_TBH, *after = _Sequence.apply(
+        _Fixed(kernel, shape, arrays, torch.is_grad_enabled()), x, parameters.W, parameters.U, vectors, *state
+    )
+    return y_TBH, type(state)(*after)
+
+
+class _Sequence(torch.autograd.Function):
+    NAMES = ("x", "W", "U", "vectors", "hidden0", "carried0")
+
+    @staticmethod
+    def forward(ctx: Any, fixed: _Fixed, *given: Tensor | None) -> tuple[Tensor, ...]:
+        kernel, shape = fixed.kernel, fixed.shape
+        steps, lanes, _, units, _ = shape
+        named = dict(zip(_Sequence.NAMES, given, strict=False))
+        arrays = {name: array.detach().contiguous() for name, array in named.items() if array is not None}
+        arrays |= fixed.arrays
+        results = {"y": torch.empty(steps, lanes, units), "hidden": torch.empty(lanes, units)}
+        if not kernel.carries_hidden:
+            results["carried"] = torch.empty(lanes, units)
+        if fixed.keeps and any(ctx.needs_input_grad):
+            saved, read = kernel.sizes(shape)
+            arrays["saved"] = torch.empty(saved // 4)
+            if kernel.product:
+                arrays["read"] = torch.empty(read, dtype=torch.uint8)
+        kernel.forward(shape, torch.get_num_threads(), **arrays, **results)
+        ctx.kernel, ctx.shape, ctx.names = kernel, shape, list(arrays)
+        ctx.save_for_backward(*arrays.values())
+        ctx.set_materialize_grads(False)
+        return tuple(results.values())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        arrays = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
+        given = dict(zip(("dy", "dhidden", "dcarried"), gradients, strict=False))
+        found = {name: array.contiguous() for name, array in given.items() if array is not None}
+        asked = [name for name, needed in zip(_Sequence.NAMES, ctx.needs_input_grad[1:], strict=False) if needed]
+        results = {"d" + name: torch.empty_like(arrays[name]) for name in asked}
+        ctx.kernel.backward(ctx.shape, torch.get_num_threads(), **arrays, **found, **results)
+        return None, *(results.get("d" + name) for name in _Sequence.NAMES[: len(ctx.needs_input_grad) - 1])

@@ -1,0 +1,19 @@
+"""The compiled part, in C++: see native/module.cpp."""
+
+from typing import Any
+
+Shape = tuple[int, int, int, int, int]
+"""T, B, D, H and V; V is 0 where the inputs are not rows of a table."""
+
+def levels() -> list[str]: ...
+def thread_source() -> str: ...
+def recurrence(level: str, cell: str, bf16: bool) -> Recurrence: ...
+
+class Recurrence:
+    gates: int
+    vectors: int
+    product: bool
+    carries_hidden: bool
+    def sizes(self, shape: Shape) -> tuple[int, int]: ...
+    def forward(self, shape: Shape, threads: int, **arrays: Any) -> None: ...
+    def backward(self, shape: Shape, threads: int, **arrays: Any) -> None: ...

@@ -1,0 +1,61 @@
+"""Which kernels there are. They were built for several levels of instruction sets; the fastest that runs here is used.
+
+The environment variable THROUGHTIME_ISA names another one.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import TYPE_CHECKING
+
+from throughtime.errors import SettingError
+
+try:
+    from throughtime.engine import _native
+except ImportError:  # the package was installed without a compiler
+    _native = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from throughtime.engine._native import Recurrence
+
+VARIABLE = "THROUGHTIME_ISA"
+PRECISIONS = ("float32", "bf16")
+"""bf16: weights and states are rounded to bfloat16 where they are multiplied; all else is float32."""
+
+
+def levels() -> list[str]:
+    """The levels that were built and that this processor runs, the best last; none where there are no kernels."""
+    return _native.levels() if _native else []
+
+
+@cache
+def level() -> str | None:
+    """The level in use; None where there are no kernels.
+
+    Raises:
+        SettingError: where THROUGHTIME_ISA names one that is not there.
+    """
+    found = levels()
+    wanted = os.environ.get(VARIABLE)
+    if wanted and wanted not in found:
+        raise SettingError(f"{VARIABLE} must be one of {', '.join(found) or 'nothing (no kernels)'}, got {wanted!r}")
+    return wanted or (found[-1] if found else None)
+
+
+def kernel(cell: str, precision: str = "float32") -> Recurrence | None:
+    """The kernel of a cell; None where there are no kernels.
+
+    Raises:
+        KeyError: where there is none of that name.
+    """
+    chosen = level()
+    return _native.recurrence(chosen, cell, precision == "bf16") if chosen else None
+
+
+def describe() -> str:
+    """One line on what there is, for people."""
+    if not levels():
+        return "none: the package was installed without a C++ compiler; cells run on PyTorch"
+    threads = {"openmp": "shared with PyTorch", "own": "its own"}[_native.thread_source()]
+    return f"{level()} (of {', '.join(levels())}); threads: {threads}"

@@ -1,0 +1,329 @@
+// Backwards through a window: the gradient of every step first, then the products that no step waits for.
+#pragma once
+
+#include "window.hpp"
+
+namespace throughtime::LEVEL {
+
+template <class Cell, class P>
+struct Backward : Window<Cell, P> {
+    typedef Window<Cell, P> Base;
+    typedef typename P::Gradient G;
+    typedef typename Base::Operand Operand;
+    typedef typename Base::Left Left;
+    typedef typename Base::Right Right;
+    using Base::l, Base::T, Base::B, Base::D, Base::H, Base::blocks, Base::padded, Base::GATES, Base::GRADIENTS, Base::VECTORS;
+
+    static constexpr int PANEL = 2;                          // vectors of a panel whose rows are gradients
+    static constexpr int WEIGHTS_PANEL = 3;                  // vectors of a panel whose rows are units
+    static constexpr int WEIGHTS_ROWS = LANES < 8 ? LANES : LANES / 2;
+    static constexpr long DEPTH_BLOCK = 128;                 // steps of a product for weights that are dealt with at once
+    static constexpr int UNIT_BLOCKS = 4;                    // likewise blocks of units
+
+    const long U_panels = (blocks + PANEL - 1) / PANEL;
+    const long columns = (D + LANES - 1) / LANES, W_panels = (columns + PANEL - 1) / PANEL;
+    const long depth = blocks * GATES * LANES;
+    const long inputs = l.ids ? l.vocabulary : T * B;  // rows of x
+    const int in_record = (l.ids ? GATES : GRADIENTS) * LANES, record = GRADIENTS * LANES;
+
+    Right *W = nullptr, *U = nullptr;
+    Operand* d = nullptr;         // [block][t][b][gradient slot][lane]
+    float* carry = nullptr;       // [block][b][lane]
+    float* vectors = nullptr;     // [block][vector][lane]
+    float* sums = nullptr;        // [row group][block][vector][lane]: gradients of the parameters that are vectors
+    float* held = nullptr;        // [block][b][lane]: what one part of a step leaves for the next
+    float* row_sums = nullptr;    // [unit group][b]: likewise, a row's sums over the units of a group
+    float* table = nullptr;       // [block][token][gate][lane]: the gradients of steps with the same input, added
+    Operand* din = nullptr;       // [block][row of x][gradient slot or gate][lane]
+    typename G::Left *d_across = nullptr, *din_across = nullptr;  // as the products for weights read d and din
+    typename G::Right *x = nullptr, *reads = nullptr;
+    Barrier all, groups[MOST_THREADS];
+
+    explicit Backward(const Layer& layer) : Base(layer) {
+        Base::saved = l.saved, Base::saved_steps = T;
+        Base::read = static_cast<Operand*>(l.read), Base::read_steps = T;
+        for (size_t size = 0;;) {
+            Arena arena(size ? workspace(size) : nullptr);
+            W = arena.template take<Right>(l.dx ? W_panels * panel_size<P>(depth, PANEL) : 0);
+            U = arena.template take<Right>(Cell::PRODUCT ? U_panels * panel_size<P>(depth, PANEL) : 0);
+            d = arena.template take<Operand>(blocks * T * B * record);
+            carry = arena.template take<float>(blocks * B * LANES);
+            vectors = arena.template take<float>(blocks * VECTORS * LANES);
+            sums = arena.template take<float>(l.threads * blocks * VECTORS * LANES);
+            held = arena.template take<float>(blocks * B * Cell::Steps::HELD * LANES);
+            row_sums = arena.template take<float>(l.threads * B * Cell::Steps::ROW_SUMS);
+            din = d;
+            if (l.ids) {
+                table = arena.template take<float>(blocks * inputs * in_record);
+                din = arena.template take<Operand>(blocks * inputs * in_record);
+            }
+            x = arena.template take<typename G::Right>(l.dW ? right_size(inputs, columns) : 0);
+            reads = arena.template take<typename G::Right>(l.dU ? right_size(T * B, blocks) : 0);
+            d_across = across(arena, d, T * B, record);
+            din_across = l.ids ? across(arena, din, inputs, in_record) : d_across;
+            if (size) break;
+            size = arena.size();
+        }
+    }
+
+    typename G::Left* across(Arena& arena, Operand* from, long rows, int record) const {
+        if constexpr (G::DEPTH == 1)
+            return from;
+        else
+            return arena.template take<typename G::Left>(blocks * ((rows + 1) / 2) * record);
+    }
+
+    static long right_size(long rows, long vectors) {
+        return panel_size<G>(rows, WEIGHTS_PANEL) * ((vectors + WEIGHTS_PANEL - 1) / WEIGHTS_PANEL);
+    }
+
+    // ---- Weights and activations in the order the products read them.
+
+    const float* row_of(const float* weights, const int* gate, long columns, long k) const {
+        const long block = k / (GATES * LANES), unit = block * LANES + k % LANES;
+        return weights && unit < H ? weights + (gate[k / LANES % GATES] * H + unit) * columns : nullptr;
+    }
+
+    void pack_weights(int thread, int threads) const {
+        const Range u = share(Cell::PRODUCT ? U_panels : 0, thread, threads), w = share(l.dx ? W_panels : 0, thread, threads);
+        for (long panel = u.begin; panel < u.end; panel++) {
+            const long first = panel * PANEL * LANES;
+            const auto at = [&](const float* row) { return row ? row + first : nullptr; };
+            pack_rows<P>([&](long k) { return at(row_of(l.U, Cell::U_GATE, H, k)); },
+                         [&](long k) { return at(row_of(l.U_mask, Cell::U_GATE, H, k)); }, depth, PANEL, H - first,
+                         U + panel * panel_size<P>(depth, PANEL));
+        }
+        for (long panel = w.begin; panel < w.end; panel++) {
+            const long first = panel * PANEL * LANES;
+            pack_rows<P>(
+                [&](long k) {
+                    const float* row = row_of(l.W, Cell::W_GATE, D, k);
+                    return row ? row + first : nullptr;
+                },
+                unscaled, depth, PANEL, D - first, W + panel * panel_size<P>(depth, PANEL));
+        }
+    }
+
+    template <class S>
+    void pack_activations(const S* from, long row, long rows, long columns, typename G::Right* to, int thread,
+                          int threads) const {
+        const long panels = (columns + WEIGHTS_PANEL * LANES - 1) / (WEIGHTS_PANEL * LANES);
+        const Range mine = share(panels, thread, threads);
+        for (long panel = mine.begin; panel < mine.end; panel++) {
+            const long first = panel * WEIGHTS_PANEL * LANES;
+            pack_rows<G>([&](long k) { return from + k * row + first; }, unscaled, rows, WEIGHTS_PANEL, columns - first,
+                         to + panel * panel_size<G>(rows, WEIGHTS_PANEL));
+        }
+    }
+
+    // Gradients of two rows side by side, for the products that run along the rows.
+    void pair_rows(const Operand* from, long rows, int record, typename G::Left* to, Range mine) const {
+        if constexpr (G::DEPTH == 2)
+            for (long block = mine.begin; block < mine.end; block++)
+                for (long pair = 0; pair < (rows + 1) / 2; pair++) {
+                    const Operand* first = from + (block * rows + 2 * pair) * record;
+                    for (int i = 0; i < record; i++)
+                        to[(block * ((rows + 1) / 2) + pair) * record + i] =
+                            first[i] | (2 * pair + 1 < rows ? (uint32_t)first[record + i] << 16 : 0);
+                }
+    }
+
+    // ---- Back through time.
+
+    Operand* d_at(long block, long t, long b) const { return d + ((block * T + t) * B + b) * record; }
+
+    Strides along_gates(long rows, int record, int slots) const {
+        return {record / P::PER_LEFT, 1, rows * record / P::PER_LEFT, slots, GATES * LANES / P::PER_LEFT};
+    }
+
+    // How much of the gradient passes from step t to the state before it.
+    float factor(long t, long b) const { return Base::fresh(t, b) ? 0.0f : l.flow ? l.flow[t * B + b] : 1.0f; }
+
+    // The gradient that reaches the state before step t, for rows and the panel's units: [row][PANEL * LANES].
+    void through_step(long panel, long t, long first, int rows, float* to) const {
+        const Left* a = reinterpret_cast<const Left*>(d_at(0, t, first) + Cell::RECURRENT * LANES);
+        multiply_panel<P>(a, along_gates(T * B, record, (int)blocks), U + panel * panel_size<P>(depth, PANEL), PANEL,
+                          PANEL * LANES, to, PANEL * LANES, rows, false);
+        for (int r = 0; r < rows; r++)
+            for (int j = 0; j < PANEL; j++) {
+                const long block = panel * PANEL + j;
+                Vec v = load(to + (r * PANEL + j) * LANES) * factor(t, first + r);
+                if (l.state_mask && block < blocks)
+                    v *= load_part(l.state_mask + (first + r) * H + block * LANES, Base::valid(block));
+                store(to + (r * PANEL + j) * LANES, v);
+            }
+    }
+
+    // What the state after step t + 1 hands down unit by unit, as far as it passes to step t.
+    Vec carried(long block, long t, long b) const {
+        if (t + 1 < T) return load(carry + (block * B + b) * LANES) * factor(t + 1, b);
+        return l.dcarried ? load_part(l.dcarried + b * H + block * LANES, Base::valid(block)) : Vec{};
+    }
+
+    // The gradient of y at step t, beside what comes back through the steps after it.
+    Vec given(long block, long t, long b) const {
+        return l.dy ? load_part(l.dy + (t * B + b) * H + block * LANES, Base::valid(block)) : Vec{};
+    }
+
+    // Calls use(block, first row, rows, gradients of the output) for tiles of a panel's units; the gradients come back
+    // from step t + 1 and lie PANEL * LANES apart.
+    template <class Use>
+    void arrivals(long panel, long t, Range rows, Use use) const {
+        const Rows cut(rows.size(), max_rows(PANEL));
+        for (int i = 0; i < cut.tiles; i++) {
+            const long first = rows.begin + cut.first(i);
+            const int count = cut.count(i);
+            alignas(64) float arriving[TALLEST * PANEL * LANES];
+            if (t + 1 == T)
+                last_gradient(panel, first, count, arriving);
+            else if (Cell::PRODUCT)
+                through_step(panel, t + 1, first, count, arriving);
+            else
+                memset(arriving, 0, sizeof arriving);
+            for (long block = panel * PANEL; block < blocks && block < (panel + 1) * PANEL; block++)
+                use(block, first, count, arriving + (block - panel * PANEL) * LANES);
+        }
+    }
+
+    void before_the_window(long panel, Range rows) const {
+        arrivals(panel, -1, rows, [&](long block, long first, int count, const float* arriving) {
+            for (int r = 0; r < count; r++) {
+                const long b = first + r, at = b * H + block * LANES;
+                const Vec c = carried(block, -1, b), dh = load(arriving + r * PANEL * LANES);
+                if (l.dhidden0) store_part(l.dhidden0 + at, Cell::CARRIES_HIDDEN ? dh + c : dh, Base::valid(block));
+                if (l.dcarried0 && !Cell::CARRIES_HIDDEN) store_part(l.dcarried0 + at, c, Base::valid(block));
+            }
+        });
+    }
+
+    void last_gradient(long panel, long first, int rows, float* to) const {
+        for (int r = 0; r < rows; r++)
+            for (int j = 0; j < PANEL; j++) {
+                const long block = panel * PANEL + j;
+                const bool there = l.dhidden && block < blocks;
+                store(to + (r * PANEL + j) * LANES,
+                      there ? load_part(l.dhidden + (first + r) * H + block * LANES, Base::valid(block)) : Vec{});
+            }
+    }
+
+    // ---- The products without recurrence.
+
+    void add_tokens(Range mine) const {
+        for (long block = mine.begin; block < mine.end; block++) {
+            float* to = table + block * inputs * in_record;
+            memset(to, 0, inputs * in_record * sizeof(float));
+            for (long row = 0; row < T * B; row++) {
+                const Operand* from = d + (block * T * B + row) * record;
+                float* sum = to + l.ids[row] * in_record;
+                for (int j = 0; j < GATES; j++) store(sum + j * LANES, load(sum + j * LANES) + as_floats(from + j * LANES, LANES));
+            }
+            for (long i = 0; i < inputs * GATES; i++)
+                P::put(din + (block * inputs * GATES + i) * LANES, load(to + i * LANES));
+        }
+    }
+
+    void input_gradient(Range rows) const {
+        const Left* a = reinterpret_cast<const Left*>(din + rows.begin * in_record);
+        const long most = 64;                                     // rows, and
+        const long group = 1024 / (GATES * LANES);                // unit blocks, whose gradients stay in the cache
+        const long row = in_record / P::PER_LEFT, segment = inputs * row;
+        for (long block = 0; block < blocks; block += group)
+            for (long first = 0; first < rows.size(); first += most)
+                for (long panel = 0; panel < W_panels; panel++) {
+                    const long left = rows.size() - first, column = panel * PANEL * LANES, behind = blocks - block;
+                    const Strides s{row, 1, segment, (int)(behind < group ? behind : group), GATES * LANES / P::PER_LEFT};
+                    multiply_panel<P>(a + block * segment + first * row, s,
+                                      W + panel * panel_size<P>(depth, PANEL) + panel_size<P>(block * GATES * LANES, PANEL),
+                                      PANEL, D - column, l.dx + (rows.begin + first) * D + column, D,
+                                      left < most ? left : most, block > 0);
+                }
+    }
+
+    // The gradient of a weight matrix: gate rows `mine` (in blocks and slots), from gradients and packed activations.
+    void weight_gradient(const typename G::Left* across, int record, int slot, const int* gates, long rows,
+                         const typename G::Right* right, long columns, float* to, Range mine) const {
+        const long panels = (columns + WEIGHTS_PANEL * LANES - 1) / (WEIGHTS_PANEL * LANES);
+        const long pairs = (rows + G::DEPTH - 1) / G::DEPTH;
+        for (long k = 0; k < pairs; k += DEPTH_BLOCK) {
+            const long length = pairs - k < DEPTH_BLOCK ? pairs - k : DEPTH_BLOCK;
+            for (long group = mine.begin; group < mine.end; group += UNIT_BLOCKS * GATES) {
+                const long end = group + UNIT_BLOCKS * GATES < mine.end ? group + UNIT_BLOCKS * GATES : mine.end;
+                for (long panel = 0; panel < panels; panel++)
+                    for (long i = group; i < end; i++) {
+                        const long block = i / GATES, gate = i % GATES, column = panel * WEIGHTS_PANEL * LANES;
+                        for (int lane = 0; lane < Base::valid(block); lane += WEIGHTS_ROWS) {
+                            const int left = Base::valid(block) - lane;
+                            const Strides s{1, record, 0, 1, (int)length};
+                            multiply_panel<G>(across + (block * pairs + k) * record + (slot + gate) * LANES + lane, s,
+                                              right + (panel * pairs + k) * WEIGHTS_PANEL * LANES, WEIGHTS_PANEL,
+                                              columns - column,
+                                              to + (gates[gate] * H + block * LANES + lane) * columns + column, columns,
+                                              left < WEIGHTS_ROWS ? left : WEIGHTS_ROWS, k > 0);
+                        }
+                    }
+            }
+        }
+    }
+
+    void finish_U(Range mine) const {
+        if (!l.U_mask) return;
+        for (long i = mine.begin; i < mine.end; i++)
+            for (int lane = 0; lane < Base::valid(i / GATES); lane++) {
+                const long row = (Cell::U_GATE[i % GATES] * H + i / GATES * LANES + lane) * H;
+                for (long k = 0; k < H; k++) l.dU[row + k] *= l.U_mask[row + k];
+            }
+    }
+
+    void add_sums(int row_groups, Range mine) const {
+        for (long block = mine.begin; block < mine.end; block++)
+            for (int j = 0; j < VECTORS; j++) {
+                Vec sum{};
+                for (int group = 0; group < row_groups; group++)
+                    sum += load(sums + ((group * blocks + block) * VECTORS + j) * LANES);
+                store_part(l.dvectors + Cell::VECTOR[j] * H + block * LANES, sum, Base::valid(block));
+            }
+    }
+
+    void run(int thread, int threads) {
+        const Grid grid = Grid::of(threads, B, U_panels, U_panels * panel_size<P>(depth, PANEL) * (long)sizeof(Right));
+        const int row_group = thread / grid.unit_groups, unit_group = thread % grid.unit_groups;
+        const Range rows = share(B, row_group, grid.row_groups), mine = share(U_panels, unit_group, grid.unit_groups);
+        float* my_sums = sums + row_group * blocks * VECTORS * LANES;
+
+        pack_weights(thread, threads);
+        Base::pack_vectors(vectors, share(blocks, thread, threads));
+        for (long block = mine.begin * PANEL; block < mine.end * PANEL && block < blocks; block++)
+            memset(my_sums + block * VECTORS * LANES, 0, VECTORS * LANES * sizeof(float));
+        if (l.dW) pack_activations(l.x, D, inputs, D, x, thread, threads);
+        if (l.dU) pack_activations(Base::read, Base::read_row, T * B, H, reads, thread, threads);
+        wait(all, threads);
+        const auto sync = [&] { wait(groups[row_group], grid.unit_groups); };
+        for (long t = T - 1; t >= 0; t--) Cell::Steps::backward(*this, t, rows, mine, my_sums, unit_group, grid.unit_groups, sync);
+        if (l.dhidden0 || l.dcarried0)
+            for (long panel = mine.begin; panel < mine.end; panel++) before_the_window(panel, rows);
+        wait(all, threads);
+        const Range shared = share(blocks, thread, threads);
+        if (l.ids && (l.dx || l.dW)) add_tokens(shared);
+        pair_rows(d, T * B, record, d_across, shared);
+        if (l.ids) pair_rows(din, inputs, in_record, din_across, shared);
+        if (l.dvectors) add_sums(grid.row_groups, shared);
+        wait(all, threads);
+        const Range gate_rows = share(blocks * GATES, thread, threads);
+        if (l.dx) input_gradient(share(inputs, thread, threads));
+        if (l.dW)
+            weight_gradient(din_across, in_record, 0, Cell::W_GATE, inputs, x, D, l.dW, gate_rows);
+        if (l.dU) {
+            weight_gradient(d_across, record, Cell::RECURRENT, Cell::U_GATE, T * B, reads, H, l.dU, gate_rows);
+            finish_U(gate_rows);
+        }
+    }
+
+    static void call(const Layer& layer) {
+        Backward backward(layer);
+        in_parallel(
+            layer.threads < MOST_THREADS ? layer.threads : MOST_THREADS,
+            [](void* self, int thread, int threads) { static_cast<Backward*>(self)->run(thread, threads); }, &backward);
+    }
+};
+
+}  // namespace throughtime::LEVEL

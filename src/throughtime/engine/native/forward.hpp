@@ -1,0 +1,172 @@
+// Forwards through a window: inputs are projected some steps ahead, then step follows step.
+#pragma once
+
+#include "window.hpp"
+
+namespace throughtime::LEVEL {
+
+template <class Cell, class P>
+struct Forward : Window<Cell, P> {
+    typedef Window<Cell, P> Base;
+    typedef typename Base::Operand Operand;
+    typedef typename Base::Left Left;
+    typedef typename Base::Right Right;
+    using Base::l, Base::T, Base::B, Base::D, Base::H, Base::blocks, Base::padded, Base::SLOTS, Base::GATES, Base::VECTORS;
+
+    Right *W = nullptr, *U = nullptr;
+    float* vectors = nullptr;  // [block][vector][lane]
+    Operand* x = nullptr;
+    float* table = nullptr;  // [block][token][gate][lane]: the input's part of the gates, where the inputs are tokens
+    long chunk = 1;
+    long W_panel, U_panel;
+    Barrier all, groups[MOST_THREADS];
+
+    explicit Forward(const Layer& layer) : Base(layer) {
+        W_panel = panel_size<P>(Base::x_row, GATES);
+        U_panel = panel_size<P>(padded, GATES);
+        const long step_bytes = B * blocks * SLOTS * LANES * (long)sizeof(float) / l.threads;
+        chunk = CHUNK_BYTES / step_bytes;
+        if (chunk * B < 64) chunk = (64 + B - 1) / B;
+        if (chunk > T) chunk = T;
+        for (size_t size = 0;;) {
+            Arena arena(size ? workspace(size) : nullptr);
+            W = arena.template take<Right>(blocks * W_panel);
+            U = arena.template take<Right>(blocks * U_panel);
+            vectors = arena.template take<float>(blocks * VECTORS * LANES);
+            x = Base::COPIES_X ? arena.template take<Operand>((l.ids ? l.vocabulary : T * B) * Base::x_row) : nullptr;
+            table = l.ids ? arena.template take<float>(blocks * l.vocabulary * GATES * LANES) : nullptr;
+            Base::saved_steps = l.saved ? T : l.ids ? 1 : chunk;
+            Base::read_steps = l.read ? T : 2;
+            const long records = Base::saved_steps * B;
+            Base::saved = l.saved ? l.saved : arena.template take<float>(records * (blocks * SLOTS * LANES + Cell::STATISTICS));
+            Base::read = l.read ? static_cast<Operand*>(l.read)
+                                : arena.template take<Operand>(Base::read_steps * B * Base::read_row);
+            if (size) break;
+            size = arena.size();
+        }
+    }
+
+    const float* row_of(const float* weights, const int* gate, long columns, long block, int n) const {
+        const long unit = block * LANES + n % LANES;
+        return weights && unit < H ? weights + (gate[n / LANES] * H + unit) * columns : nullptr;
+    }
+
+    void pack(Range mine) const {
+        Base::pack_vectors(vectors, mine);
+        for (long block = mine.begin; block < mine.end; block++) {
+            pack_columns<P>([&](int n) { return row_of(l.W, Cell::W_GATE, D, block, n); },
+                            unscaled, D, GATES, W + block * W_panel);
+            if (!Cell::PRODUCT) continue;
+            pack_columns<P>([&](int n) { return row_of(l.U, Cell::U_GATE, H, block, n); },
+                            [&](int n) { return row_of(l.U_mask, Cell::U_GATE, H, block, n); }, H, GATES,
+                            U + block * U_panel);
+            // The states are padded with zeros, the weights that meet them must not be NaN.
+            const long filled = (H + P::DEPTH - 1) / P::DEPTH * GATES * LANES;
+            memset(U + block * U_panel + filled, 0, (U_panel - filled) * sizeof(Right));
+        }
+    }
+
+    void first_reads(Range rows) const {
+        for (long b = rows.begin; b < rows.end; b++)
+            for (long block = 0; block < blocks; block++)
+                Base::put_read(block, 0, b, load_part(l.hidden0 + b * H + block * LANES, Base::valid(block)));
+        for (long t = 0; t < Base::read_steps; t++)  // the gap between rows is never read, but it is stored
+            for (long b = rows.begin; b < rows.end; b++)
+                memset(Base::read_at(t, b) + padded, 0, (Base::read_row - padded) * sizeof(Operand));
+    }
+
+    const Left* x_at(long row) const {
+        const void* from = Base::COPIES_X ? (const void*)(x + row * Base::x_row) : (const void*)(l.x + row * D);
+        return static_cast<const Left*>(from);
+    }
+
+    // W x for `rows` rows of x, added to the first `starts` vectors, into records of `record` floats that begin at `to`.
+    void project(long block, long first, long rows, float* to, long record, int starts) const {
+        const long row = Base::COPIES_X ? Base::x_row : D;
+        const Strides strides{row / P::PER_LEFT, 1, 0, 1, (int)(Base::x_row / P::PER_LEFT)};
+        for (long i = 0; starts && i < rows; i++)
+            memcpy(to + i * record, vectors + block * VECTORS * LANES, starts * LANES * sizeof(float));
+        multiply_panel<P>(x_at(first), strides, W + block * W_panel, GATES, GATES * LANES, to, record, rows,
+                          starts > 0);
+    }
+
+    void project_ahead(long t, long until, Range rows, Range mine) const {
+        for (long block = mine.begin; block < mine.end; block++)
+            if (rows.size() == B)
+                project(block, t * B, (until - t) * B, Base::saved_at(block, t, 0), SLOTS * LANES, Cell::STARTS);
+            else
+                for (long later = t; later < until; later++)
+                    project(block, later * B + rows.begin, rows.size(), Base::saved_at(block, later, rows.begin),
+                            SLOTS * LANES, Cell::STARTS);
+    }
+
+    void look_up(long t, Range rows, Range mine) const {
+        for (long block = mine.begin; block < mine.end; block++)
+            for (long b = rows.begin; b < rows.end; b++) {
+                float* to = Base::saved_at(block, t, b);
+                const float* from = table + (block * l.vocabulary + l.ids[t * B + b]) * GATES * LANES;
+                memcpy(to, vectors + block * VECTORS * LANES, Cell::STARTS * LANES * sizeof(float));
+                memcpy(to, from, GATES * LANES * sizeof(float));
+            }
+    }
+
+    // Adds U h to the slots of step t.
+    void recur(long block, long t, Range rows) const {
+        if (!Cell::PRODUCT) return;
+        const Strides strides{Base::read_row / P::PER_LEFT, 1, 0, 1, (int)(padded / P::PER_LEFT)};
+        const Left* a = reinterpret_cast<const Left*>(Base::read_at(t, rows.begin));
+        multiply_panel<P>(a, strides, U + block * U_panel, GATES, GATES * LANES,
+                          Base::saved_at(block, t, rows.begin) + Cell::RECURRENT * LANES, SLOTS * LANES, rows.size(),
+                          Cell::STARTS > 0);
+    }
+
+    void put_output(long block, long t, long b, Vec y) const {
+        store_part(l.y + (t * B + b) * H + block * LANES, y, Base::valid(block));
+        if (Cell::PRODUCT && t + 1 < T) Base::put_read(block, t + 1, b, y);
+    }
+
+    void last_states(long block, Range rows) const {
+        for (long b = rows.begin; b < rows.end; b++) {
+            const long at = b * H + block * LANES;
+            memcpy(l.hidden + at, l.y + (T - 1) * B * H + at, Base::valid(block) * sizeof(float));
+            if (!Cell::CARRIES_HIDDEN)
+                store_part(l.carried + at, load(Base::saved_at(block, T - 1, b) + Cell::CARRIED * LANES), Base::valid(block));
+        }
+    }
+
+    void run(int thread, int threads) {
+        const Grid grid = Grid::of(threads, B, blocks, blocks * U_panel * (long)sizeof(Right));
+        const int row_group = thread / grid.unit_groups, unit_group = thread % grid.unit_groups;
+        const Range rows = share(B, row_group, grid.row_groups), mine = share(blocks, unit_group, grid.unit_groups);
+
+        pack(share(blocks, thread, threads));
+        if (Base::COPIES_X) Base::round_x(x, share(l.ids ? l.vocabulary : T * B, thread, threads));
+        if (Cell::PRODUCT) first_reads(share(B, thread, threads));
+        wait(all, threads);
+        if (table) {
+            const Range packed = share(blocks, thread, threads);
+            for (long block = packed.begin; block < packed.end; block++)
+                project(block, 0, l.vocabulary, table + block * l.vocabulary * GATES * LANES, GATES * LANES, Cell::STARTS ? GATES : 0);
+            wait(all, threads);
+        }
+        const auto sync = [&] { wait(groups[row_group], grid.unit_groups); };
+        for (long t = 0; t < T; t++) {
+            if (table)
+                look_up(t, rows, mine);
+            else if (t % chunk == 0)
+                project_ahead(t, t + chunk < T ? t + chunk : T, rows, mine);
+            Cell::Steps::forward(*this, t, rows, mine, sync);
+        }
+        for (long block = mine.begin; block < mine.end; block++) last_states(block, rows);
+    }
+
+    static void call(const Layer& layer) {
+        Forward forward(layer);
+        in_parallel(
+            layer.threads < MOST_THREADS ? layer.threads : MOST_THREADS,
+            [](void* self, int thread, int threads) { static_cast<Forward*>(self)->run(thread, threads); },
+            &forward);
+    }
+};
+
+}  // namespace throughtime::LEVEL

@@ -1,0 +1,67 @@
+// What a level offers, and what a call of it is about. Axes: T time, B batch, D input, H hidden, G gates, V vocabulary.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace throughtime {
+
+// One layer over one window. All arrays are float32, dense and in this order of axes. A null pointer: not there.
+struct Layer {
+    int64_t steps, lanes, inputs, units;  // T, B, D, H; none is 0
+    int threads;
+
+    const float* W;             // [G H, D]
+    const float* U;             // [G H, H]; none where the cell has no product with the state
+    const float* vectors;       // [Q H]: biases and gains, in the order of the cell's documentation
+    const float* U_mask;        // [G H, H], multiplied into U
+    const float* state_mask;    // [B, H], multiplied into the state that the product reads
+
+    const float* x;             // [T, B, D], or [V, D] where there are ids
+    const int64_t* ids;         // [T, B]: which row of x is a step's input
+    int64_t vocabulary;         // V
+    const uint8_t* fresh;       // [T, B]
+    const float* flow;          // [T, B]
+    const float* hidden0;       // [B, H]
+    const float* carried0;      // [B, H]: what a step takes over unit by unit: an LSTM's cell, a GRU's output
+
+    float* y;                   // [T, B, H]
+    float* hidden;              // [B, H], after the last step
+    float* carried;             // [B, H]
+    float* saved;               // kept for the way back; null where there will be none
+    void* read;                 // likewise
+
+    const float* dy;            // [T, B, H]
+    const float* dhidden;       // [B, H]
+    const float* dcarried;      // [B, H]
+    float* dx;                  // as x
+    float* dW;
+    float* dU;
+    float* dvectors;
+    float* dhidden0;
+    float* dcarried0;
+};
+
+struct Sizes {
+    size_t saved, read;  // bytes
+};
+
+struct Recurrence {
+    const char* cell;
+    bool bf16;
+    int gates, vectors;
+    bool product;         // whether there is a product with the state, U h
+    bool carries_hidden;  // the carried vector is the output itself
+    Sizes (*sizes)(const Layer&);
+    void (*forward)(const Layer&);
+    void (*backward)(const Layer&);
+};
+
+struct Level {
+    const char* name;
+    int lanes;  // floats in a vector
+    const Recurrence* recurrences;
+    int count;
+};
+
+}  // namespace throughtime

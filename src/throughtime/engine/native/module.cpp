@@ -1,0 +1,197 @@
+// The levels as Python sees them: which there are, and their kernels, which take arrays by name.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "kernels.hpp"
+#include "team.hpp"
+
+namespace nb = nanobind;
+
+namespace throughtime {
+
+#define DECLARE(name) \
+    namespace name {  \
+    extern const Level level; \
+    }
+DECLARE(portable)
+#if defined(HAS_LEVEL_AVX2)
+DECLARE(avx2)
+#endif
+#if defined(HAS_LEVEL_AVX512)
+DECLARE(avx512)
+#endif
+#if defined(HAS_LEVEL_AVX512BF16)
+DECLARE(avx512bf16)
+#endif
+
+namespace {
+
+// The levels that were built and that this processor runs, the fastest last. AMD's cores multiply bf16 at twice the rate
+// of float32; Intel's, as far as they lack tiles, at half of it, so that there bf16 is better unpacked.
+std::vector<const Level*> levels() {
+    std::vector<const Level*> found{&portable::level};
+#if defined(HAS_LEVEL_AVX2)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&avx2::level);
+#endif
+#if defined(HAS_LEVEL_AVX512)
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (avx512) found.push_back(&avx512::level);
+#if defined(HAS_LEVEL_AVX512BF16)
+    if (avx512 && __builtin_cpu_supports("avx512bf16"))
+        found.insert(found.end() - !__builtin_cpu_is("amd"), &avx512bf16::level);
+#endif
+#endif
+    return found;
+}
+
+struct Size {
+    int64_t T, B, D, H, V;
+};
+
+// Finds the arrays of a call by their names, and refuses what the kernel would misread.
+class Arrays {
+    const nb::kwargs& given;
+    size_t used = 0;
+
+   public:
+    explicit Arrays(const nb::kwargs& given) : given(given) {}
+
+    template <class T>
+    T* find(const char* name, int64_t entries) {
+        if (!given.contains(name)) return nullptr;
+        used++;
+        nb::handle value = given[name];
+        if (value.is_none()) return nullptr;
+        typedef nb::ndarray<T, nb::device::cpu, nb::c_contig> Array;
+        Array array;
+        if (!nb::try_cast<Array>(value, array))
+            throw nb::type_error((std::string(name) + " should be a dense array of the right type, in main memory").c_str());
+        if ((int64_t)array.size() != entries)
+            throw nb::value_error((std::string(name) + " should have " + std::to_string(entries) + " entries, got " +
+                                   std::to_string(array.size())).c_str());
+        return array.data();
+    }
+
+    template <class T>
+    T* need(const char* name, int64_t entries) {
+        T* found = find<T>(name, entries);
+        if (!found) throw nb::value_error((std::string(name) + " is missing").c_str());
+        return found;
+    }
+
+    void all_used() const {
+        if (used != given.size()) throw nb::type_error("an array was given that this kernel does not know");
+    }
+};
+
+Layer layer_of(const Recurrence& r, const Size& n, int threads) {
+    if (n.T < 1 || n.B < 1 || n.D < 1 || n.H < 1 || n.V < 0) throw nb::value_error("every size must be at least 1");
+    if (threads < 1) throw nb::value_error("threads must be at least 1");
+    (void)r;
+    Layer l{};
+    l.steps = n.T, l.lanes = n.B, l.inputs = n.D, l.units = n.H, l.vocabulary = n.V, l.threads = threads;
+    return l;
+}
+
+void common(const Recurrence& r, const Size& n, Arrays& arrays, Layer& l) {
+    l.W = arrays.need<const float>("W", r.gates * n.H * n.D);
+    if (r.product) {
+        l.U = arrays.need<const float>("U", r.gates * n.H * n.H);
+        l.U_mask = arrays.find<const float>("U_mask", r.gates * n.H * n.H);
+        l.state_mask = arrays.find<const float>("state_mask", n.B * n.H);
+    }
+    l.ids = arrays.find<const int64_t>("ids", n.T * n.B);
+    if (!l.ids != !n.V) throw nb::value_error("ids and the size of their vocabulary go together");
+    for (int64_t i = 0; l.ids && i < n.T * n.B; i++)
+        if (l.ids[i] < 0 || l.ids[i] >= n.V)
+            throw nb::index_error(("id " + std::to_string(l.ids[i]) + " is not in a vocabulary of " + std::to_string(n.V)).c_str());
+    l.x = arrays.need<const float>("x", (l.ids ? n.V : n.T * n.B) * n.D);
+    l.vectors = arrays.need<const float>("vectors", r.vectors * n.H);
+    l.fresh = arrays.find<const uint8_t>("fresh", n.T * n.B);
+    l.flow = arrays.find<const float>("flow", n.T * n.B);
+    l.hidden0 = arrays.need<const float>("hidden0", n.B * n.H);
+    l.carried0 = r.carries_hidden ? l.hidden0 : arrays.need<const float>("carried0", n.B * n.H);
+    const Sizes sizes = r.sizes(l);
+    l.saved = arrays.find<float>("saved", sizes.saved / sizeof(float));
+    l.read = arrays.find<uint8_t>("read", sizes.read);
+}
+
+typedef std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t> Shape;
+
+Size size_of(const Shape& s) { return {std::get<0>(s), std::get<1>(s), std::get<2>(s), std::get<3>(s), std::get<4>(s)}; }
+
+void forward(const Recurrence& r, const Shape& shape, int threads, const nb::kwargs& given) {
+    const Size n = size_of(shape);
+    Layer l = layer_of(r, n, threads);
+    Arrays arrays(given);
+    common(r, n, arrays, l);
+    l.y = arrays.need<float>("y", n.T * n.B * n.H);
+    l.hidden = arrays.need<float>("hidden", n.B * n.H);
+    l.carried = r.carries_hidden ? nullptr : arrays.need<float>("carried", n.B * n.H);
+    arrays.all_used();
+    nb::gil_scoped_release release;
+    r.forward(l);
+}
+
+void backward(const Recurrence& r, const Shape& shape, int threads, const nb::kwargs& given) {
+    const Size n = size_of(shape);
+    Layer l = layer_of(r, n, threads);
+    Arrays arrays(given);
+    common(r, n, arrays, l);
+    if (!l.saved || (r.product && !l.read)) throw nb::value_error("what the forward pass saved is missing");
+    l.dy = arrays.find<const float>("dy", n.T * n.B * n.H);
+    l.dhidden = arrays.find<const float>("dhidden", n.B * n.H);
+    l.dcarried = arrays.find<const float>("dcarried", n.B * n.H);
+    l.dx = arrays.find<float>("dx", (l.ids ? n.V : n.T * n.B) * n.D);
+    l.dW = arrays.find<float>("dW", r.gates * n.H * n.D);
+    if (r.product) l.dU = arrays.find<float>("dU", r.gates * n.H * n.H);
+    l.dvectors = arrays.find<float>("dvectors", r.vectors * n.H);
+    l.dhidden0 = arrays.find<float>("dhidden0", n.B * n.H);
+    l.dcarried0 = arrays.find<float>("dcarried0", n.B * n.H);
+    arrays.all_used();
+    nb::gil_scoped_release release;
+    r.backward(l);
+}
+
+const Recurrence& recurrence(const std::string& level, const std::string& cell, bool bf16) {
+    for (const Level* l : levels())
+        if (level == l->name)
+            for (int i = 0; i < l->count; i++)
+                if (cell == l->recurrences[i].cell && bf16 == l->recurrences[i].bf16) return l->recurrences[i];
+    throw nb::key_error(("no kernel for " + cell + " at level " + level).c_str());
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+    m.def("levels", [] {
+        std::vector<std::string> names;
+        for (const Level* level : levels()) names.emplace_back(level->name);
+        return names;
+    });
+    m.def("thread_source", [] { return std::string(thread_source()); });
+    m.def("recurrence", &recurrence, nb::arg("level"), nb::arg("cell"), nb::arg("bf16"), nb::rv_policy::reference);
+    nb::class_<Recurrence>(m, "Recurrence")
+        .def_ro("gates", &Recurrence::gates)
+        .def_ro("vectors", &Recurrence::vectors)
+        .def_ro("product", &Recurrence::product)
+        .def_ro("carries_hidden", &Recurrence::carries_hidden)
+        .def("sizes",
+             [](const Recurrence& r, const Shape& shape) {
+                 const Sizes sizes = r.sizes(layer_of(r, size_of(shape), 1));
+                 return std::pair(sizes.saved, sizes.read);
+             })
+        .def("forward", &forward, nb::arg("shape"), nb::arg("threads"), nb::arg("arrays"))
+        .def("backward", &backward, nb::arg("shape"), nb::arg("threads"), nb::arg("arrays"));
+}
+
+}  // namespace throughtime

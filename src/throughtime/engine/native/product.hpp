@@ -1,0 +1,264 @@
+// Matrix products: one tile of accumulators in registers, for every product the engine has.
+//
+// C[m][n] += sum over k of A[m][k] B[k][n]. B has been packed into panels of C vectors: [k][vector][lane]. A is read
+// where it lies, by strides: one broadcast element serves C multiplications, so its order in memory matters little.
+#pragma once
+
+#include "vector.hpp"
+
+namespace throughtime::LEVEL {
+
+// Where A's elements lie: k runs through `segments` stretches of `length` elements each.
+struct Strides {
+    long row, k, segment;
+    int segments, length;
+};
+
+// float32: one k at a time.
+struct Float32 {
+    typedef float Operand;  // what a state or a gradient is stored as, to be multiplied
+    typedef float Left;
+    typedef float Right;
+    typedef Float32 Gradient;  // the policy of the weights' gradients, where neither side is a weight
+    static constexpr int DEPTH = 1;    // k's in one step: packed side by side in B
+    static constexpr int ADVANCE = 1;  // elements of A that a step moves on by
+    static constexpr int PER_LEFT = 1; // operands in one element of A
+
+    static INLINE void put(Operand* to, Vec v) { store(to, v); }
+
+    template <int R, int C>
+    static INLINE void step(Vec (&sum)[R][C], const Left* a, long row, long, const Right* b) {
+        Vec w[C];
+        for (int j = 0; j < C; j++) w[j] = load(b + j * LANES);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++) {
+            Vec x = broadcast(a[r * row]);
+#pragma GCC unroll 4
+            for (int j = 0; j < C; j++) sum[r][j] += x * w[j];
+        }
+    }
+};
+
+// bf16 weights, made float32 on the way into the registers. A is float32, rounded to bf16 when it was stored.
+// On processors whose bf16 instruction is slower than two multiplications (or missing), this is the faster way.
+struct Unpacked16 {
+    typedef float Operand;
+    typedef float Left;
+    typedef uint32_t Right;  // two k's of a column
+    typedef Float32 Gradient;
+    static constexpr int DEPTH = 2, ADVANCE = 2, PER_LEFT = 1;
+
+    static INLINE void put(Operand* to, Vec v) { store(to, round_to_bf16(v)); }
+
+    template <int R, int C>
+    static INLINE void step(Vec (&sum)[R][C], const Left* a, long row, long k, const Right* b) {
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; half++) {
+            Vec w[C];
+            for (int j = 0; j < C; j++) {
+                Bits pair;
+                memcpy(&pair, b + j * LANES, sizeof pair);
+                w[j] = (Vec)(half ? pair & (int32_t)0xffff0000 : pair << 16);
+            }
+#pragma GCC unroll 16
+            for (int r = 0; r < R; r++) {
+                Vec x = broadcast(a[r * row + half * k]);
+#pragma GCC unroll 4
+                for (int j = 0; j < C; j++) sum[r][j] += x * w[j];
+            }
+        }
+    }
+};
+
+#if defined(__AVX512BF16__)
+// bf16 on both sides, multiplied in pairs by the processor's own instruction, summed in float32.
+struct Paired16 {
+    typedef uint16_t Operand;
+    typedef uint32_t Left;  // two k's of a row
+    typedef uint32_t Right;
+    typedef Paired16 Gradient;
+    static constexpr int DEPTH = 2, ADVANCE = 1, PER_LEFT = 2;
+
+    static INLINE void put(Operand* to, Vec v) { store_bf16(to, v); }
+
+    template <int R, int C>
+    static INLINE void step(Vec (&sum)[R][C], const Left* a, long row, long, const Right* b) {
+        __m512bh w[C];
+        for (int j = 0; j < C; j++) memcpy(&w[j], b + j * LANES, sizeof w[j]);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++) {
+            __m512bh x = (__m512bh)_mm512_set1_epi32((int)a[r * row]);
+#pragma GCC unroll 4
+            for (int j = 0; j < C; j++) sum[r][j] = (Vec)_mm512_dpbf16_ps((__m512)sum[r][j], x, w[j]);
+        }
+    }
+};
+typedef Paired16 Bf16;
+#else
+typedef Unpacked16 Bf16;
+#endif
+
+// How many rows of A a tile of C vectors can have before its sums no longer fit the registers.
+template <int C>
+constexpr int MAX_ROWS = C == 1 ? (REGISTERS == 32 ? 16 : 12) : (REGISTERS - C - 1) / C + (REGISTERS == 16 && C == 4);
+
+constexpr int TALLEST = 16;
+
+// Chains of sums for one entry: with few entries a single chain would wait for each addition to end.
+constexpr int chains(int entries) { return entries >= 6 ? 1 : entries >= 3 ? 2 : 4; }
+
+// One tile: R rows, C vectors. `add` keeps what is in C already.
+template <class P, int R, int C>
+__attribute__((noinline)) void tile(const typename P::Left* a, const Strides& s, const typename P::Right* b, float* c,
+                                    long c_row, bool add) {
+    constexpr int U = chains(R * C);
+    Vec sum[U][R][C];
+    for (int r = 0; r < R; r++)
+        for (int j = 0; j < C; j++) {
+            sum[0][r][j] = add ? load(c + r * c_row + j * LANES) : Vec{};
+            for (int u = 1; u < U; u++) sum[u][r][j] = Vec{};
+        }
+    const long row = s.row, k = s.k;
+    for (int segment = 0; segment < s.segments; segment++) {
+        const typename P::Left* p = a + segment * s.segment;
+        int left = s.length / P::ADVANCE;
+        for (; left >= U; left -= U) {
+#pragma GCC unroll 4
+            for (int u = 0; u < U; u++) P::step(sum[u], p + u * P::ADVANCE * k, row, k, b + u * C * LANES);
+            p += U * P::ADVANCE * k;
+            b += U * C * LANES;
+        }
+        for (; left > 0; left--) {
+            P::step(sum[0], p, row, k, b);
+            p += P::ADVANCE * k;
+            b += C * LANES;
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int j = 0; j < C; j++) {
+            for (int u = 1; u < U; u++) sum[0][r][j] += sum[u][r][j];
+            store(c + r * c_row + j * LANES, sum[0][r][j]);
+        }
+}
+
+template <class P>
+using Tile = void (*)(const typename P::Left*, const Strides&, const typename P::Right*, float*, long, bool);
+
+template <class P, int C, int R = MAX_ROWS<C>>
+Tile<P> tile_of(int rows) {
+    if constexpr (R == 0)
+        return nullptr;
+    else
+        return rows == R ? tile<P, R, C> : tile_of<P, C, R - 1>(rows);
+}
+
+template <class P>
+Tile<P> tile_of(int vectors, int rows) {
+    switch (vectors) {
+        case 1: return tile_of<P, 1>(rows);
+        case 2: return tile_of<P, 2>(rows);
+        case 3: return tile_of<P, 3>(rows);
+        default: return tile_of<P, 4>(rows);
+    }
+}
+
+constexpr int max_rows(int vectors) {
+    return vectors == 1 ? MAX_ROWS<1> : vectors == 2 ? MAX_ROWS<2> : vectors == 3 ? MAX_ROWS<3> : MAX_ROWS<4>;
+}
+
+// Rows cut into tiles that differ by at most one row.
+struct Rows {
+    int tiles, base, longer;
+    Rows(long rows, int most)
+        : tiles((int)((rows + most - 1) / most)), base(tiles ? (int)(rows / tiles) : 0), longer(tiles ? (int)(rows % tiles) : 0) {}
+    int first(int tile) const { return tile * base + (tile < longer ? tile : longer); }
+    int count(int tile) const { return base + (tile < longer); }
+};
+
+// C += A B for `rows` rows of A and one panel of `vectors` vectors, of which `columns` columns are to be kept.
+template <class P>
+void multiply_panel(const typename P::Left* a, const Strides& s, const typename P::Right* b, int vectors, long columns,
+                    float* c, long c_row, long rows, bool add) {
+    const Rows cut(rows, max_rows(vectors));
+    for (int i = 0; i < cut.tiles; i++) {
+        const int first = cut.first(i), count = cut.count(i);
+        const Tile<P> run = tile_of<P>(vectors, count);
+        if (columns >= vectors * LANES) {
+            run(a + first * s.row, s, b, c + first * c_row, c_row, add);
+            continue;
+        }
+        alignas(64) float part[TALLEST * 4 * LANES];  // the last panel: what lies beyond the columns is not C's
+        run(a + first * s.row, s, b, part, vectors * LANES, false);
+        for (int r = 0; r < count; r++)
+            for (long j = 0; j < columns; j++) {
+                float& entry = c[(first + r) * c_row + j];
+                entry = (add ? entry : 0.0f) + part[r * vectors * LANES + j];
+            }
+    }
+}
+
+// ---- Packing B: [k][vector][lane], and for pairs [k / 2][vector][lane][k % 2].
+
+INLINE Vec as_floats(const float* from, int count) { return load_part(from, count); }
+
+INLINE Vec as_floats(const uint16_t* from, int count) {
+    Half half{};
+    memcpy(&half, from, count < LANES ? count * 2 : LANES * 2);
+    return (Vec)(__builtin_convertvector(half, Bits) << 16);
+}
+
+INLINE void put_step(Float32, float* to, Vec first, Vec) { store(to, first); }
+
+template <class P>
+INLINE void put_step(P, uint32_t* to, Vec first, Vec second) {
+    Bits pair = ((rounded_bits(first) >> 16) & 0xffff) | (rounded_bits(second) & (int32_t)0xffff0000);
+    memcpy(to, &pair, sizeof pair);
+}
+
+template <class P>
+constexpr long panel_size(long depth, int vectors) {
+    return (depth + P::DEPTH - 1) / P::DEPTH * vectors * LANES;
+}
+
+// A panel whose row k is the first `columns` entries at row_of(k): for B that lies as [k][n]. A null row is zero.
+// `scale_of(k)`, where it is not null, is multiplied in.
+template <class P, class RowOf, class ScaleOf>
+void pack_rows(RowOf row_of, ScaleOf scale_of, long depth, int vectors, long columns, typename P::Right* panel) {
+    const auto part = [&](long k, int j) {
+        const auto* row = k < depth ? row_of(k) : nullptr;
+        const long left = columns - j * LANES;
+        const int count = left > LANES ? LANES : (int)left;
+        if (!row || count <= 0) return Vec{};
+        const float* scale = scale_of(k);
+        const Vec v = as_floats(row + j * LANES, count);
+        return scale ? v * load_part(scale + j * LANES, count) : v;
+    };
+    for (long k = 0; k < depth; k += P::DEPTH)
+        for (int j = 0; j < vectors; j++, panel += LANES) put_step(P(), panel, part(k, j), P::DEPTH == 2 ? part(k + 1, j) : Vec{});
+}
+
+INLINE const float* unscaled(long) { return nullptr; }
+
+// A panel whose column n is the row at row_of(n): for B that lies as [n][k], as weights do. A null row is zero.
+// `scale_of(n)`, where it is not null, is multiplied in.
+template <class P, class RowOf, class ScaleOf>
+void pack_columns(RowOf row_of, ScaleOf scale_of, long depth, int vectors, typename P::Right* panel) {
+    alignas(64) float block[LANES][LANES];  // [k][lane]
+    for (int j = 0; j < vectors; j++) {
+        for (long k0 = 0; k0 < depth; k0 += LANES) {
+            const int count = depth - k0 < LANES ? (int)(depth - k0) : LANES;
+            memset(block, 0, sizeof block);
+            for (int lane = 0; lane < LANES; lane++) {
+                const float* row = row_of(j * LANES + lane);
+                const float* scale = scale_of(j * LANES + lane);
+                if (!row) continue;
+                for (int k = 0; k < count; k++) block[k][lane] = scale ? row[k0 + k] * scale[k0 + k] : row[k0 + k];
+            }
+            for (int k = 0; k < count; k += P::DEPTH)
+                put_step(P(), panel + ((k0 + k) / P::DEPTH * vectors + j) * LANES, load(block[k]),
+                         P::DEPTH == 2 ? load(block[k + 1]) : Vec{});
+        }
+    }
+}
+
+}  // namespace throughtime::LEVEL

@@ -1,0 +1,53 @@
+// Steps of cells whose gates are taken unit by unit: products, gates and output of a block of units in one go.
+#pragma once
+
+#include "backward.hpp"
+#include "forward.hpp"
+
+namespace throughtime::LEVEL {
+
+struct Unitwise {
+    static constexpr int HELD = 0, ROW_SUMS = 0;
+
+    template <class Cell, class P, class Sync>
+    static void forward(const Forward<Cell, P>& pass, long t, Range rows, Range mine, Sync sync) {
+        for (long block = mine.begin; block < mine.end; block++) {
+            pass.recur(block, t, rows);
+            for (long b = rows.begin; b < rows.end; b++) {
+                float* at = pass.saved_at(block, t, b);
+                Vec s[Cell::SLOTS];
+                for (int j = 0; j < Cell::SLOTS; j++) s[j] = load(at + j * LANES);
+                const Vec y = Cell::forward(s, pass.before(block, t, b));
+                for (int j = 0; j < Cell::SLOTS; j++) store(at + j * LANES, s[j]);
+                pass.put_output(block, t, b, y);
+            }
+        }
+        if (Cell::PRODUCT) sync();
+    }
+
+    template <class Cell, class P, class Sync>
+    static void backward(const Backward<Cell, P>& pass, long t, Range rows, Range mine, float* sums, int, int, Sync sync) {
+        constexpr int GRADIENTS = Cell::GRADIENTS, APART = pass.PANEL * LANES;
+        for (long panel = mine.begin; panel < mine.end; panel++)
+            pass.arrivals(panel, t, rows, [&](long block, long first, int count, const float* arriving) {
+                float* block_sums = sums + block * GRADIENTS * LANES;
+                Vec sum[GRADIENTS];
+                for (int j = 0; j < GRADIENTS; j++) sum[j] = load(block_sums + j * LANES);
+                for (long b = first; b < first + count; b++, arriving += APART) {
+                    const float* at = pass.saved_at(block, t, b);
+                    Vec s[Cell::SLOTS], d[GRADIENTS], carry = pass.carried(block, t, b);
+                    for (int j = 0; j < Cell::SLOTS; j++) s[j] = load(at + j * LANES);
+                    Cell::backward(s, pass.before(block, t, b), load(arriving) + pass.given(block, t, b), carry, d);
+                    store(pass.carry + (block * pass.B + b) * LANES, carry);
+                    for (int j = 0; j < GRADIENTS; j++) {
+                        P::put(pass.d_at(block, t, b) + j * LANES, d[j]);
+                        sum[j] += d[j];
+                    }
+                }
+                for (int j = 0; j < GRADIENTS; j++) store(block_sums + j * LANES, sum[j]);
+            });
+        if (Cell::PRODUCT) sync();
+    }
+};
+
+}  // namespace throughtime::LEVEL

@@ -1,0 +1,146 @@
+// A whole window of a recurrent layer, forwards and backwards, for any cell.
+//
+// Units are dealt with in blocks of LANES. What is saved of a step lies as [block][t][b][slot][lane], so that a tile of
+// rows of a block is one stretch: the products add into it, and the cell turns the sums into gates where they lie.
+//
+// A cell says which slots it has and which of them the products reach:
+//     SLOTS                  vectors saved for a step of a unit block
+//     GATES                  blocks of rows in W, and in U if it has one
+//     RECURRENT              the first of the GATES slots that U h is added to; W x is added to the first GATES of all
+//     W_GATE, U_GATE         which block of rows of the matrix each of those slots is
+//     CARRIED                the slot that the next step takes over; CARRIES_HIDDEN: it is the output too
+//     PRODUCT                whether there is a product with the state, U h
+//     GRADIENTS              vectors of gradient for a step, in the order of the slots
+//     VECTORS                the parameters that are vectors of H; VECTOR: which of them is the first, the second, ...
+//     STARTS                 slots that start as the vectors of the same place, before products are added: biases
+//     STATISTICS             numbers saved for a row of a step
+//     Steps                  how a step is taken: unit by unit (unitwise.hpp) or with sums over the row (rowwise.hpp)
+#pragma once
+
+#include "kernels.hpp"
+#include "product.hpp"
+#include "team.hpp"
+
+namespace throughtime::LEVEL {
+
+constexpr long LINE = 64;
+constexpr long CHUNK_BYTES = 512 << 10;  // of a thread's inputs to the gates that are made ahead: they stay in its cache
+constexpr long CACHE_BYTES = 1 << 20;    // of a thread's cache that weights may fill
+constexpr int MOST_THREADS = 64;
+
+struct Range {
+    long begin, end;
+    long size() const { return end - begin; }
+};
+
+INLINE Range share(long count, int part, int parts) { return {count * part / parts, count * (part + 1) / parts}; }
+
+// Memory handed out in a row. The first pass only counts.
+class Arena {
+    uintptr_t base;
+    size_t used = 0;
+
+   public:
+    explicit Arena(void* memory) : base(reinterpret_cast<uintptr_t>(memory)) {}
+    size_t size() const { return used; }
+    template <class T>
+    T* take(long count) {
+        T* at = reinterpret_cast<T*>(base + used);
+        used += (count * sizeof(T) + LINE - 1) / LINE * LINE;
+        return at;
+    }
+};
+
+// Threads stand in a grid: groups that share the rows of the batch, and in each those that share the units. Groups never
+// wait for one another. Sharing units costs a barrier a step, but each thread has only its part of the weights to read.
+struct Grid {
+    int row_groups, unit_groups;
+
+    static Grid of(int threads, long rows, long blocks, long weight_bytes) {
+        int units = 1;
+        while (units < threads &&
+               (threads % units || blocks < units || weight_bytes / units > CACHE_BYTES || rows * units < 8L * threads))
+            units++;
+        return {threads / units, units};
+    }
+};
+
+template <class Cell, class P>
+struct Window {
+    typedef typename P::Operand Operand;
+    typedef typename P::Left Left;
+    typedef typename P::Right Right;
+
+    static constexpr int SLOTS = Cell::SLOTS, GATES = Cell::GATES, GRADIENTS = Cell::GRADIENTS;
+    static constexpr int VECTORS = Cell::VECTORS;
+
+    const Layer& l;
+    const long T = l.steps, B = l.lanes, D = l.inputs, H = l.units;
+    const long blocks = (H + LANES - 1) / LANES;
+    const long padded = blocks * LANES;
+    const long read_row = padded + LINE / sizeof(Operand);  // an odd number of lines: rows fall into different cache sets
+    const long x_row = (D + P::DEPTH - 1) / P::DEPTH * P::DEPTH;
+    float* saved = nullptr;
+    long saved_steps = 0;
+    Operand* read = nullptr;
+    long read_steps = 0;
+
+    explicit Window(const Layer& layer) : l(layer) {}
+
+    static Sizes sizes(const Layer& layer) {
+        const Window w(layer);
+        return {(w.blocks * SLOTS * LANES + Cell::STATISTICS) * w.T * w.B * sizeof(float),
+                Cell::PRODUCT ? w.T * w.B * w.read_row * sizeof(Operand) : 0};
+    }
+
+    int valid(long block) const { return block * LANES + LANES <= H ? LANES : (int)(H - block * LANES); }
+
+    float* saved_at(long block, long t, long b) const {
+        return saved + ((block * saved_steps + t % saved_steps) * B + b) * SLOTS * LANES;
+    }
+
+    // What is saved of a row beside its units.
+    float* statistics_at(long t, long b) const {
+        return saved + blocks * saved_steps * B * SLOTS * LANES + (t % saved_steps * B + b) * Cell::STATISTICS;
+    }
+
+    Operand* read_at(long t, long b) const { return read + ((t % read_steps) * B + b) * read_row; }
+
+    bool fresh(long t, long b) const { return l.fresh && l.fresh[t * B + b]; }
+
+    // The carried vector that step t takes over.
+    Vec before(long block, long t, long b) const {
+        if (fresh(t, b)) return Vec{};
+        if (t == 0) return load_part(l.carried0 + b * H + block * LANES, valid(block));
+        return load(saved_at(block, t - 1, b) + Cell::CARRIED * LANES);
+    }
+
+    // What the product of step t reads of unit block `block`, given the output of the step before.
+    void put_read(long block, long t, long b, Vec y) const {
+        if (fresh(t, b)) y = Vec{};
+        if (l.state_mask) y *= load_part(l.state_mask + b * H + block * LANES, valid(block));
+        P::put(read_at(t, b) + block * LANES, y);
+    }
+
+    // The parameters that are vectors, in the order of the slots.
+    void pack_vectors(float* to, Range mine) const {
+        for (long block = mine.begin; block < mine.end; block++)
+            for (int j = 0; j < VECTORS; j++)
+                store(to + (block * VECTORS + j) * LANES,
+                      load_part(l.vectors + Cell::VECTOR[j] * H + block * LANES, valid(block)));
+    }
+
+    // x as the product reads it: float32 as it lies, rounded into `room` otherwise.
+    static constexpr bool COPIES_X = P::DEPTH == 2;
+    void round_x(Operand* room, Range rows) const {
+        for (long row = rows.begin; row < rows.end; row++)
+            for (long d = 0; d < D; d += LANES) {
+                alignas(64) Operand part[LANES];
+                P::put(part, load_part(l.x + row * D + d, (int)(D - d < LANES ? D - d : LANES)));
+                const long count = x_row - d < LANES ? x_row - d : LANES;
+                memcpy(room + row * x_row + d, part, count * sizeof(Operand));
+            }
+    }
+};
+
+}  // namespace throughtime::LEVEL
