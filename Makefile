@@ -23,6 +23,7 @@ check: $(READY)  ## format, lint, types, the layout
 
 bench: $(READY)  ## figures for docs/benchmarks
 	$(BIN)/python benchmarks/text.py
+	$(BIN)/python benchmarks/output.py
 
 format: $(READY)  ## put the code into its form
 	$(BIN)/ruff format .

@@ -9,18 +9,15 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, embedding, linear
+from torch.nn.functional import embedding, linear
 
 from throughtime import cells
 from throughtime.cells.base import Embedded
 from throughtime.cells.masks import drop
 from throughtime.cells.stack import Stack
 from throughtime.cells.state import State
+from throughtime.models.output import target_nats
 from throughtime.recipe import Model
-from throughtime.streams.window import NO_TARGET
-
-LOGITS_AT_ONCE = 1 << 24
-"""Entries of logits held at once while a text is measured (64 MB of float32)."""
 
 
 @final
@@ -101,16 +98,11 @@ class LanguageModel(nn.Module):
     ) -> tuple[Tensor, State]:
         """-log P of each target (nats_TB, 0 where it is NO_TARGET), and the state.
 
-        Without gradient, only a chunk of the logits exists at any time.
+        Only a chunk of the logits exists at any time, in the backward pass too (`target_nats`).
         """
         hidden_TBH, state = self._hidden(ids_TB, state, fresh_TB, flow_TB, noise)
-        hidden_NH, targets_N = hidden_TBH.flatten(0, 1), targets_TB.flatten()
-        rows = len(targets_N) if torch.is_grad_enabled() else max(1, LOGITS_AT_ONCE // self.vocabulary_size)
-        nats = [
-            cross_entropy(self._logits(hidden), targets, ignore_index=NO_TARGET, reduction="none")
-            for hidden, targets in zip(hidden_NH.split(rows), targets_N.split(rows), strict=True)
-        ]
-        return torch.cat(nats).view_as(targets_TB), state
+        nats_N = target_nats(hidden_TBH.flatten(0, 1), self._output_VH, self.b_o, targets_TB.flatten())
+        return nats_N.view_as(targets_TB), state
 
     def _hidden(
         self,
@@ -136,5 +128,9 @@ class LanguageModel(nn.Module):
     def _scaled(self, rows: Tensor) -> Tensor:
         return rows * self.settings.hidden_size**0.5 if self.settings.tied else rows
 
+    @property
+    def _output_VH(self) -> Tensor:
+        return self.embedding if self.settings.tied else self.W_o
+
     def _logits(self, hidden: Tensor) -> Tensor:
-        return linear(hidden, self.embedding if self.settings.tied else self.W_o, self.b_o)
+        return linear(hidden, self._output_VH, self.b_o)
