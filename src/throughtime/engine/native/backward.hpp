@@ -17,24 +17,23 @@ struct Backward : Window<Cell, P> {
     static constexpr int PANEL = 2;                          // vectors of a panel whose rows are gradients
     static constexpr int WEIGHTS_PANEL = 3;                  // vectors of a panel whose rows are units
     static constexpr int WEIGHTS_ROWS = LANES < 8 ? LANES : LANES / 2;
-    static constexpr long DEPTH_BLOCK = 128;                 // steps of a product for weights that are dealt with at once
-    static constexpr int UNIT_BLOCKS = 4;                    // likewise blocks of units
+    static constexpr long DEPTH_BLOCK = 512;                 // steps of a product for weights that are dealt with at once
+    static constexpr int UNIT_BLOCKS = 8;                    // likewise blocks of units
 
     const long U_panels = (blocks + PANEL - 1) / PANEL;
     const long columns = (D + LANES - 1) / LANES, W_panels = (columns + PANEL - 1) / PANEL;
-    const long depth = blocks * GATES * LANES;
+    const long depth = GATES * padded;
     const long inputs = l.ids ? l.vocabulary : T * B;  // rows of x
-    const int in_record = (l.ids ? GATES : GRADIENTS) * LANES, record = GRADIENTS * LANES;
 
     Right *W = nullptr, *U = nullptr;
-    Operand* d = nullptr;         // [block][t][b][gradient slot][lane]
+    Operand* d = nullptr;         // [gradient slot][block][t][b][lane]
     float* carry = nullptr;       // [block][b][lane]
     float* vectors = nullptr;     // [block][vector][lane]
     float* sums = nullptr;        // [row group][block][vector][lane]: gradients of the parameters that are vectors
     float* held = nullptr;        // [block][b][lane]: what one part of a step leaves for the next
     float* row_sums = nullptr;    // [unit group][b]: likewise, a row's sums over the units of a group
-    float* table = nullptr;       // [block][token][gate][lane]: the gradients of steps with the same input, added
-    Operand* din = nullptr;       // [block][row of x][gradient slot or gate][lane]
+    float* table = nullptr;       // [gate][block][token][lane]: the gradients of steps with the same input, added
+    Operand* din = nullptr;       // [gate][block][row of x][lane]: table, or the first part of d
     typename G::Left *d_across = nullptr, *din_across = nullptr;  // as the products for weights read d and din
     typename G::Right *x = nullptr, *reads = nullptr;
     Barrier all, groups[MOST_THREADS];
@@ -46,7 +45,7 @@ struct Backward : Window<Cell, P> {
             Arena arena(size ? workspace(size) : nullptr);
             W = arena.template take<Right>(l.dx ? W_panels * panel_size<P>(depth, PANEL) : 0);
             U = arena.template take<Right>(Cell::PRODUCT ? U_panels * panel_size<P>(depth, PANEL) : 0);
-            d = arena.template take<Operand>(blocks * T * B * record);
+            d = arena.template take<Operand>(GRADIENTS * padded * T * B);
             carry = arena.template take<float>(blocks * B * LANES);
             vectors = arena.template take<float>(blocks * VECTORS * LANES);
             sums = arena.template take<float>(l.threads * blocks * VECTORS * LANES);
@@ -54,34 +53,33 @@ struct Backward : Window<Cell, P> {
             row_sums = arena.template take<float>(l.threads * B * Cell::Steps::ROW_SUMS);
             din = d;
             if (l.ids) {
-                table = arena.template take<float>(blocks * inputs * in_record);
-                din = arena.template take<Operand>(blocks * inputs * in_record);
+                table = arena.template take<float>(GATES * padded * inputs);
+                din = arena.template take<Operand>(GATES * padded * inputs);
             }
             x = arena.template take<typename G::Right>(l.dW ? right_size(inputs, columns) : 0);
             reads = arena.template take<typename G::Right>(l.dU ? right_size(T * B, blocks) : 0);
-            d_across = across(arena, d, T * B, record);
-            din_across = l.ids ? across(arena, din, inputs, in_record) : d_across;
+            d_across = across(arena, d, T * B, GRADIENTS);
+            din_across = l.ids ? across(arena, din, inputs, GATES) : d_across;
             if (size) break;
             size = arena.size();
         }
     }
 
-    typename G::Left* across(Arena& arena, Operand* from, long rows, int record) const {
+    typename G::Left* across(Arena& arena, Operand* from, long rows, int slots) const {
         if constexpr (G::DEPTH == 1)
             return from;
         else
-            return arena.template take<typename G::Left>(blocks * ((rows + 1) / 2) * record);
+            return arena.template take<typename G::Left>(slots * padded * ((rows + 1) / 2));
     }
 
-    static long right_size(long rows, long vectors) {
-        return panel_size<G>(rows, WEIGHTS_PANEL) * ((vectors + WEIGHTS_PANEL - 1) / WEIGHTS_PANEL);
-    }
+    static long right_size(long rows, long vectors) { return panel_size<G>(rows, 1) * vectors; }
 
     // ---- Weights and activations in the order the products read them.
 
+    // Row k of a weight matrix, in the order of d.
     const float* row_of(const float* weights, const int* gate, long columns, long k) const {
-        const long block = k / (GATES * LANES), unit = block * LANES + k % LANES;
-        return weights && unit < H ? weights + (gate[k / LANES % GATES] * H + unit) * columns : nullptr;
+        const long unit = k % padded;
+        return weights && unit < H ? weights + (gate[k / padded] * H + unit) * columns : nullptr;
     }
 
     void pack_weights(int thread, int threads) const {
@@ -104,36 +102,44 @@ struct Backward : Window<Cell, P> {
         }
     }
 
+    static long panels_of(long columns) { return (columns + WEIGHTS_PANEL * LANES - 1) / (WEIGHTS_PANEL * LANES); }
+
+    // The last panel is as wide as it must be.
+    static int vectors_of(long panel, long columns) {
+        const long left = (columns + LANES - 1) / LANES - panel * WEIGHTS_PANEL;
+        return left < WEIGHTS_PANEL ? (int)left : WEIGHTS_PANEL;
+    }
+
     template <class S>
     void pack_activations(const S* from, long row, long rows, long columns, typename G::Right* to, int thread,
                           int threads) const {
-        const long panels = (columns + WEIGHTS_PANEL * LANES - 1) / (WEIGHTS_PANEL * LANES);
-        const Range mine = share(panels, thread, threads);
+        const Range mine = share(panels_of(columns), thread, threads);
         for (long panel = mine.begin; panel < mine.end; panel++) {
             const long first = panel * WEIGHTS_PANEL * LANES;
-            pack_rows<G>([&](long k) { return from + k * row + first; }, unscaled, rows, WEIGHTS_PANEL, columns - first,
-                         to + panel * panel_size<G>(rows, WEIGHTS_PANEL));
+            pack_rows<G>([&](long k) { return from + k * row + first; }, unscaled, rows, vectors_of(panel, columns),
+                         columns - first, to + panel * panel_size<G>(rows, WEIGHTS_PANEL));
         }
     }
 
-    // Gradients of two rows side by side, for the products that run along the rows.
-    void pair_rows(const Operand* from, long rows, int record, typename G::Left* to, Range mine) const {
+    // Gradients of two rows side by side, for the products that run along the rows: `mine` of the blocks of all slots.
+    void pair_rows(const Operand* from, long rows, typename G::Left* to, Range mine) const {
         if constexpr (G::DEPTH == 2)
-            for (long block = mine.begin; block < mine.end; block++)
+            for (long i = mine.begin; i < mine.end; i++)
                 for (long pair = 0; pair < (rows + 1) / 2; pair++) {
-                    const Operand* first = from + (block * rows + 2 * pair) * record;
-                    for (int i = 0; i < record; i++)
-                        to[(block * ((rows + 1) / 2) + pair) * record + i] =
-                            first[i] | (2 * pair + 1 < rows ? (uint32_t)first[record + i] << 16 : 0);
+                    const Operand* first = from + (i * rows + 2 * pair) * LANES;
+                    for (int lane = 0; lane < LANES; lane++)
+                        to[(i * ((rows + 1) / 2) + pair) * LANES + lane] =
+                            first[lane] | (2 * pair + 1 < rows ? (uint32_t)first[LANES + lane] << 16 : 0);
                 }
     }
 
     // ---- Back through time.
 
-    Operand* d_at(long block, long t, long b) const { return d + ((block * T + t) * B + b) * record; }
+    Operand* d_at(int slot, long block, long t, long b) const { return d + (((slot * blocks + block) * T + t) * B + b) * LANES; }
 
-    Strides along_gates(long rows, int record, int slots) const {
-        return {record / P::PER_LEFT, 1, rows * record / P::PER_LEFT, slots, GATES * LANES / P::PER_LEFT};
+    // A row of gradients: k runs through the blocks of one slot after another.
+    static Strides along_gates(long rows, long segments) {
+        return {LANES / P::PER_LEFT, 1, rows * LANES / P::PER_LEFT, (int)segments, LANES / P::PER_LEFT};
     }
 
     // How much of the gradient passes from step t to the state before it.
@@ -141,8 +147,8 @@ struct Backward : Window<Cell, P> {
 
     // The gradient that reaches the state before step t, for rows and the panel's units: [row][PANEL * LANES].
     void through_step(long panel, long t, long first, int rows, float* to) const {
-        const Left* a = reinterpret_cast<const Left*>(d_at(0, t, first) + Cell::RECURRENT * LANES);
-        multiply_panel<P>(a, along_gates(T * B, record, (int)blocks), U + panel * panel_size<P>(depth, PANEL), PANEL,
+        const Left* a = reinterpret_cast<const Left*>(d_at(Cell::RECURRENT, 0, t, first));
+        multiply_panel<P>(a, along_gates(T * B, GATES * blocks), U + panel * panel_size<P>(depth, PANEL), PANEL,
                           PANEL * LANES, to, PANEL * LANES, rows, false);
         for (int r = 0; r < rows; r++)
             for (int j = 0; j < PANEL; j++) {
@@ -208,68 +214,62 @@ struct Backward : Window<Cell, P> {
 
     // ---- The products without recurrence.
 
+    // `mine`, here and below, are of the blocks of all slots.
     void add_tokens(Range mine) const {
-        for (long block = mine.begin; block < mine.end; block++) {
-            float* to = table + block * inputs * in_record;
-            memset(to, 0, inputs * in_record * sizeof(float));
+        for (long i = mine.begin; i < mine.end; i++) {
+            float* to = table + i * inputs * LANES;
+            memset(to, 0, inputs * LANES * sizeof(float));
             for (long row = 0; row < T * B; row++) {
-                const Operand* from = d + (block * T * B + row) * record;
-                float* sum = to + l.ids[row] * in_record;
-                for (int j = 0; j < GATES; j++) store(sum + j * LANES, load(sum + j * LANES) + as_floats(from + j * LANES, LANES));
+                float* sum = to + l.ids[row] * LANES;
+                store(sum, load(sum) + as_floats(d + (i * T * B + row) * LANES, LANES));
             }
-            for (long i = 0; i < inputs * GATES; i++)
-                P::put(din + (block * inputs * GATES + i) * LANES, load(to + i * LANES));
+            for (long token = 0; token < inputs; token++)
+                P::put(din + (i * inputs + token) * LANES, load(to + token * LANES));
         }
     }
 
     void input_gradient(Range rows) const {
-        const Left* a = reinterpret_cast<const Left*>(din + rows.begin * in_record);
-        const long most = 64;                                     // rows, and
-        const long group = 1024 / (GATES * LANES);                // unit blocks, whose gradients stay in the cache
-        const long row = in_record / P::PER_LEFT, segment = inputs * row;
-        for (long block = 0; block < blocks; block += group)
-            for (long first = 0; first < rows.size(); first += most)
+        const long most_rows = 64, most_blocks = 1024 / LANES;  // whose gradients stay in the cache
+        for (long i = 0; i < GATES * blocks; i += most_blocks)
+            for (long first = rows.begin; first < rows.end; first += most_rows)
                 for (long panel = 0; panel < W_panels; panel++) {
-                    const long left = rows.size() - first, column = panel * PANEL * LANES, behind = blocks - block;
-                    const Strides s{row, 1, segment, (int)(behind < group ? behind : group), GATES * LANES / P::PER_LEFT};
-                    multiply_panel<P>(a + block * segment + first * row, s,
-                                      W + panel * panel_size<P>(depth, PANEL) + panel_size<P>(block * GATES * LANES, PANEL),
-                                      PANEL, D - column, l.dx + (rows.begin + first) * D + column, D,
-                                      left < most ? left : most, block > 0);
+                    const long left = rows.end - first, column = panel * PANEL * LANES, behind = GATES * blocks - i;
+                    const Strides s = along_gates(inputs, behind < most_blocks ? behind : most_blocks);
+                    multiply_panel<P>(reinterpret_cast<const Left*>(din + (i * inputs + first) * LANES), s,
+                                      W + panel * panel_size<P>(depth, PANEL) + panel_size<P>(i * LANES, PANEL), PANEL,
+                                      D - column, l.dx + first * D + column, D, left < most_rows ? left : most_rows, i > 0);
                 }
     }
 
-    // The gradient of a weight matrix: gate rows `mine` (in blocks and slots), from gradients and packed activations.
-    void weight_gradient(const typename G::Left* across, int record, int slot, const int* gates, long rows,
-                         const typename G::Right* right, long columns, float* to, Range mine) const {
-        const long panels = (columns + WEIGHTS_PANEL * LANES - 1) / (WEIGHTS_PANEL * LANES);
-        const long pairs = (rows + G::DEPTH - 1) / G::DEPTH;
-        for (long k = 0; k < pairs; k += DEPTH_BLOCK) {
-            const long length = pairs - k < DEPTH_BLOCK ? pairs - k : DEPTH_BLOCK;
-            for (long group = mine.begin; group < mine.end; group += UNIT_BLOCKS * GATES) {
-                const long end = group + UNIT_BLOCKS * GATES < mine.end ? group + UNIT_BLOCKS * GATES : mine.end;
-                for (long panel = 0; panel < panels; panel++)
-                    for (long i = group; i < end; i++) {
-                        const long block = i / GATES, gate = i % GATES, column = panel * WEIGHTS_PANEL * LANES;
-                        for (int lane = 0; lane < Base::valid(block); lane += WEIGHTS_ROWS) {
-                            const int left = Base::valid(block) - lane;
-                            const Strides s{1, record, 0, 1, (int)length};
-                            multiply_panel<G>(across + (block * pairs + k) * record + (slot + gate) * LANES + lane, s,
-                                              right + (panel * pairs + k) * WEIGHTS_PANEL * LANES, WEIGHTS_PANEL,
-                                              columns - column,
-                                              to + (gates[gate] * H + block * LANES + lane) * columns + column, columns,
+    // The gradient of a weight matrix, from gradients and packed activations.
+    void weight_gradient(const typename G::Left* across, const int* gates, long rows, const typename G::Right* right,
+                         long columns, float* to, Range mine) const {
+        const long steps = (rows + G::DEPTH - 1) / G::DEPTH;
+        for (long k = 0; k < steps; k += DEPTH_BLOCK) {
+            const long length = steps - k < DEPTH_BLOCK ? steps - k : DEPTH_BLOCK;
+            const Strides s{1, LANES, 0, 1, (int)length};
+            for (long group = mine.begin; group < mine.end; group += UNIT_BLOCKS)
+                for (long panel = 0; panel < panels_of(columns); panel++) {
+                    const int vectors = vectors_of(panel, columns);
+                    const long column = panel * WEIGHTS_PANEL * LANES;
+                    const typename G::Right* b = right + panel * panel_size<G>(rows, WEIGHTS_PANEL) + k * vectors * LANES;
+                    for (long i = group; i < group + UNIT_BLOCKS && i < mine.end; i++)
+                        for (int lane = 0; lane < Base::valid(i % blocks); lane += WEIGHTS_ROWS) {
+                            const int left = Base::valid(i % blocks) - lane;
+                            const long row = gates[i / blocks] * H + i % blocks * LANES + lane;
+                            multiply_panel<G>(across + (i * steps + k) * LANES + lane, s, b, vectors, columns - column,
+                                              to + row * columns + column, columns,
                                               left < WEIGHTS_ROWS ? left : WEIGHTS_ROWS, k > 0);
                         }
-                    }
-            }
+                }
         }
     }
 
     void finish_U(Range mine) const {
         if (!l.U_mask) return;
         for (long i = mine.begin; i < mine.end; i++)
-            for (int lane = 0; lane < Base::valid(i / GATES); lane++) {
-                const long row = (Cell::U_GATE[i % GATES] * H + i / GATES * LANES + lane) * H;
+            for (int lane = 0; lane < Base::valid(i % blocks); lane++) {
+                const long row = (Cell::U_GATE[i / blocks] * H + i % blocks * LANES + lane) * H;
                 for (long k = 0; k < H; k++) l.dU[row + k] *= l.U_mask[row + k];
             }
     }
@@ -302,18 +302,21 @@ struct Backward : Window<Cell, P> {
         if (l.dhidden0 || l.dcarried0)
             for (long panel = mine.begin; panel < mine.end; panel++) before_the_window(panel, rows);
         wait(all, threads);
-        const Range shared = share(blocks, thread, threads);
-        if (l.ids && (l.dx || l.dW)) add_tokens(shared);
-        pair_rows(d, T * B, record, d_across, shared);
-        if (l.ids) pair_rows(din, inputs, in_record, din_across, shared);
-        if (l.dvectors) add_sums(grid.row_groups, shared);
+        if (l.ids && (l.dx || l.dW)) add_tokens(share(GATES * blocks, thread, threads));
+        if (l.dvectors) add_sums(grid.row_groups, share(blocks, thread, threads));
+        if constexpr (G::DEPTH == 2) {
+            wait(all, threads);
+            pair_rows(d, T * B, d_across, share(GRADIENTS * blocks, thread, threads));
+            if (l.ids) pair_rows(din, inputs, din_across, share(GATES * blocks, thread, threads));
+        }
         wait(all, threads);
-        const Range gate_rows = share(blocks * GATES, thread, threads);
+        const Range gate_rows = share(GATES * blocks, thread, threads);
         if (l.dx) input_gradient(share(inputs, thread, threads));
-        if (l.dW)
-            weight_gradient(din_across, in_record, 0, Cell::W_GATE, inputs, x, D, l.dW, gate_rows);
+        if (l.dW) weight_gradient(din_across, Cell::W_GATE, inputs, x, D, l.dW, gate_rows);
         if (l.dU) {
-            weight_gradient(d_across, record, Cell::RECURRENT, Cell::U_GATE, T * B, reads, H, l.dU, gate_rows);
+            const long steps = (T * B + G::DEPTH - 1) / G::DEPTH;
+            weight_gradient(d_across + Cell::RECURRENT * blocks * steps * LANES, Cell::U_GATE, T * B, reads, H, l.dU,
+                            gate_rows);
             finish_U(gate_rows);
         }
     }

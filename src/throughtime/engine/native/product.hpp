@@ -115,8 +115,8 @@ __attribute__((noinline)) void tile(const typename P::Left* a, const Strides& s,
     Vec sum[U][R][C];
     for (int r = 0; r < R; r++)
         for (int j = 0; j < C; j++) {
-            sum[0][r][j] = add ? load(c + r * c_row + j * LANES) : Vec{};
-            for (int u = 1; u < U; u++) sum[u][r][j] = Vec{};
+            __builtin_prefetch(c + r * c_row + j * LANES, 1);  // it is needed at the end, and may come from far
+            for (int u = 0; u < U; u++) sum[u][r][j] = Vec{};
         }
     const long row = s.row, k = s.k;
     for (int segment = 0; segment < s.segments; segment++) {
@@ -137,6 +137,7 @@ __attribute__((noinline)) void tile(const typename P::Left* a, const Strides& s,
     for (int r = 0; r < R; r++)
         for (int j = 0; j < C; j++) {
             for (int u = 1; u < U; u++) sum[0][r][j] += sum[u][r][j];
+            if (add) sum[0][r][j] += load(c + r * c_row + j * LANES);
             store(c + r * c_row + j * LANES, sum[0][r][j]);
         }
 }

@@ -191,11 +191,10 @@ struct Rowwise {
             const float x1 = mean(b, 2, entries), x2 = mean(b, 3, entries), a1 = mean(b, 4, entries), a2 = mean(b, 5, entries);
             for (long block = blocks.begin; block < blocks.end; block++) {
                 const Normals n(pass, block, t, b, of_x, of_a);
-                auto* d = pass.d_at(block, t, b);
                 const int valid = pass.valid(block);
                 for (int j = 0; j < GATES; j++) {
-                    P::put(d + j * LANES, first_lanes(of_x.back(load(held(block, b, j)), n.x[j], x1, x2), valid));
-                    P::put(d + (GATES + j) * LANES, first_lanes(of_a.back(load(held(block, b, GATES + j)), n.a[j], a1, a2), valid));
+                    P::put(pass.d_at(j, block, t, b), first_lanes(of_x.back(load(held(block, b, j)), n.x[j], x1, x2), valid));
+                    P::put(pass.d_at(GATES + j, block, t, b), first_lanes(of_a.back(load(held(block, b, GATES + j)), n.a[j], a1, a2), valid));
                 }
             }
         }

@@ -40,7 +40,7 @@ struct Unitwise {
                     Cell::backward(s, pass.before(block, t, b), load(arriving) + pass.given(block, t, b), carry, d);
                     store(pass.carry + (block * pass.B + b) * LANES, carry);
                     for (int j = 0; j < GRADIENTS; j++) {
-                        P::put(pass.d_at(block, t, b) + j * LANES, d[j]);
+                        P::put(pass.d_at(j, block, t, b), d[j]);
                         sum[j] += d[j];
                     }
                 }
