@@ -80,24 +80,25 @@ struct Forward : Window<Cell, P> {
         return static_cast<const Left*>(from);
     }
 
-    // W x for `rows` rows of x, added to the first `starts` vectors, into records of `record` floats that begin at `to`.
-    void project(long block, long first, long rows, float* to, long record, int starts) const {
+    // W x, and the first vectors where the slots start as they do, for `rows` rows of x, into records of `record` floats.
+    void project(long block, long first, long rows, float* to, long record) const {
         const long row = Base::COPIES_X ? Base::x_row : D;
         const Strides strides{row / P::PER_LEFT, 1, 0, 1, (int)(Base::x_row / P::PER_LEFT)};
-        for (long i = 0; starts && i < rows; i++)
-            memcpy(to + i * record, vectors + block * VECTORS * LANES, starts * LANES * sizeof(float));
+        const float* start = vectors + block * VECTORS * LANES;
         multiply_panel<P>(x_at(first), strides, W + block * W_panel, GATES, GATES * LANES, to, record, rows,
-                          starts > 0);
+                          {Cell::STARTS ? start : nullptr, 0});
+        for (int j = GATES; j < Cell::STARTS && j * LANES < record; j++)
+            for (long i = 0; i < rows; i++) store(to + i * record + j * LANES, load(start + j * LANES));
     }
 
     void project_ahead(long t, long until, Range rows, Range mine) const {
         for (long block = mine.begin; block < mine.end; block++)
             if (rows.size() == B)
-                project(block, t * B, (until - t) * B, Base::saved_at(block, t, 0), SLOTS * LANES, Cell::STARTS);
+                project(block, t * B, (until - t) * B, Base::saved_at(block, t, 0), SLOTS * LANES);
             else
                 for (long later = t; later < until; later++)
                     project(block, later * B + rows.begin, rows.size(), Base::saved_at(block, later, rows.begin),
-                            SLOTS * LANES, Cell::STARTS);
+                            SLOTS * LANES);
     }
 
     void look_up(long t, Range rows, Range mine) const {
@@ -115,9 +116,9 @@ struct Forward : Window<Cell, P> {
         if (!Cell::PRODUCT) return;
         const Strides strides{Base::read_row / P::PER_LEFT, 1, 0, 1, (int)(padded / P::PER_LEFT)};
         const Left* a = reinterpret_cast<const Left*>(Base::read_at(t, rows.begin));
-        multiply_panel<P>(a, strides, U + block * U_panel, GATES, GATES * LANES,
-                          Base::saved_at(block, t, rows.begin) + Cell::RECURRENT * LANES, SLOTS * LANES, rows.size(),
-                          Cell::STARTS > 0);
+        float* to = Base::saved_at(block, t, rows.begin) + Cell::RECURRENT * LANES;
+        multiply_panel<P>(a, strides, U + block * U_panel, GATES, GATES * LANES, to, SLOTS * LANES, rows.size(),
+                          {Cell::STARTS ? to : nullptr, SLOTS * LANES});
     }
 
     void put_output(long block, long t, long b, Vec y) const {
@@ -146,7 +147,7 @@ struct Forward : Window<Cell, P> {
         if (table) {
             const Range packed = share(blocks, thread, threads);
             for (long block = packed.begin; block < packed.end; block++)
-                project(block, 0, l.vocabulary, table + block * l.vocabulary * GATES * LANES, GATES * LANES, Cell::STARTS ? GATES : 0);
+                project(block, 0, l.vocabulary, table + block * l.vocabulary * GATES * LANES, GATES * LANES);
             wait(all, threads);
         }
         const auto sync = [&] { wait(groups[row_group], grid.unit_groups); };

@@ -107,10 +107,16 @@ constexpr int TALLEST = 16;
 // Chains of sums for one entry: with few entries a single chain would wait for each addition to end.
 constexpr int chains(int entries) { return entries >= 6 ? 1 : entries >= 3 ? 2 : 4; }
 
-// One tile: R rows, C vectors. `add` keeps what is in C already.
+// What a product is added to: C itself, a bias (whose rows are all the same: row = 0), or nothing (null).
+struct Start {
+    const float* at;
+    long row;
+};
+
+// One tile: R rows, C vectors.
 template <class P, int R, int C>
 __attribute__((noinline)) void tile(const typename P::Left* a, const Strides& s, const typename P::Right* b, float* c,
-                                    long c_row, bool add) {
+                                    long c_row, const Start& start) {
     constexpr int U = chains(R * C);
     Vec sum[U][R][C];
     for (int r = 0; r < R; r++)
@@ -137,13 +143,13 @@ __attribute__((noinline)) void tile(const typename P::Left* a, const Strides& s,
     for (int r = 0; r < R; r++)
         for (int j = 0; j < C; j++) {
             for (int u = 1; u < U; u++) sum[0][r][j] += sum[u][r][j];
-            if (add) sum[0][r][j] += load(c + r * c_row + j * LANES);
+            if (start.at) sum[0][r][j] += load(start.at + r * start.row + j * LANES);
             store(c + r * c_row + j * LANES, sum[0][r][j]);
         }
 }
 
 template <class P>
-using Tile = void (*)(const typename P::Left*, const Strides&, const typename P::Right*, float*, long, bool);
+using Tile = void (*)(const typename P::Left*, const Strides&, const typename P::Right*, float*, long, const Start&);
 
 template <class P, int C, int R = MAX_ROWS<C>>
 Tile<P> tile_of(int rows) {
@@ -176,25 +182,24 @@ struct Rows {
     int count(int tile) const { return base + (tile < longer); }
 };
 
-// C += A B for `rows` rows of A and one panel of `vectors` vectors, of which `columns` columns are to be kept.
+// C = start + A B for `rows` rows of A and one panel of `vectors` vectors, of which `columns` columns are to be kept.
 template <class P>
 void multiply_panel(const typename P::Left* a, const Strides& s, const typename P::Right* b, int vectors, long columns,
-                    float* c, long c_row, long rows, bool add) {
+                    float* c, long c_row, long rows, Start start) {
     const Rows cut(rows, max_rows(vectors));
     for (int i = 0; i < cut.tiles; i++) {
         const int first = cut.first(i), count = cut.count(i);
         const Tile<P> run = tile_of<P>(vectors, count);
+        const Start here{start.at ? start.at + first * start.row : nullptr, start.row};
         if (columns >= vectors * LANES) {
-            run(a + first * s.row, s, b, c + first * c_row, c_row, add);
+            run(a + first * s.row, s, b, c + first * c_row, c_row, here);
             continue;
         }
         alignas(64) float part[TALLEST * 4 * LANES];  // the last panel: what lies beyond the columns is not C's
-        run(a + first * s.row, s, b, part, vectors * LANES, false);
+        run(a + first * s.row, s, b, part, vectors * LANES, {nullptr, 0});
         for (int r = 0; r < count; r++)
-            for (long j = 0; j < columns; j++) {
-                float& entry = c[(first + r) * c_row + j];
-                entry = (add ? entry : 0.0f) + part[r * vectors * LANES + j];
-            }
+            for (long j = 0; j < columns; j++)
+                c[(first + r) * c_row + j] = (here.at ? here.at[r * here.row + j] : 0.0f) + part[r * vectors * LANES + j];
     }
 }
 

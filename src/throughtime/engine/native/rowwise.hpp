@@ -67,7 +67,7 @@ struct Rowwise {
     template <class Cell, class P, class Sync>
     static void forward(const Forward<Cell, P>& pass, long t, Range rows, Range mine, Sync sync) {
         typedef Normal<Cell, Forward<Cell, P>> Normals;
-        for (long block = mine.begin; block < mine.end; block++) pass.recur(block, t, rows);
+        for (long i = 0; i < mine.size(); i++) pass.recur(mine.back_and_forth(i, t), t, rows);
         sync();
         const bool writes = mine.begin == 0;  // all who share a row find the same moments; one writes them down
         Vec v[Cell::VECTORS];
@@ -148,8 +148,8 @@ struct Rowwise {
             }
         };
 
-        for (long panel = mine.begin; panel < mine.end; panel++)
-            pass.arrivals(panel, t, rows, [&](long block, long first, int count, const float* arriving) {
+        for (long i = 0; i < mine.size(); i++)
+            pass.arrivals(mine.back_and_forth(i, t), t, rows, [&](long block, long first, int count, const float* arriving) {
                 for (long b = first; b < first + count; b++, arriving += APART) {
                     const Vec dh = load(arriving) + pass.given(block, t, b);
                     if constexpr (Cell::NORMALISES_CARRIED) {

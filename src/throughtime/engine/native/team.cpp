@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <link.h>
 #include <sched.h>
+#include <sys/mman.h>
 
 #include <condition_variable>
 #include <cstdlib>
@@ -213,8 +214,14 @@ void* workspace(size_t bytes) {
     if (bytes > size) {
         kept.reset();
         size = 0;
+        // Large pages where the system has them: a product touches more small ones than the processor keeps track of.
+        const size_t page = bytes >= (4u << 20) ? 2u << 20 : 64;
+        bytes = (bytes + page - 1) / page * page;
         void* memory = nullptr;
-        if (posix_memalign(&memory, 64, bytes) != 0) throw std::bad_alloc();
+        if (posix_memalign(&memory, page, bytes) != 0) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
+        if (page > 64) madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
         kept.reset(memory);
         size = bytes;
     }

@@ -11,7 +11,8 @@ struct Unitwise {
 
     template <class Cell, class P, class Sync>
     static void forward(const Forward<Cell, P>& pass, long t, Range rows, Range mine, Sync sync) {
-        for (long block = mine.begin; block < mine.end; block++) {
+        for (long i = 0; i < mine.size(); i++) {
+            const long block = mine.back_and_forth(i, t);
             pass.recur(block, t, rows);
             for (long b = rows.begin; b < rows.end; b++) {
                 float* at = pass.saved_at(block, t, b);
@@ -28,8 +29,8 @@ struct Unitwise {
     template <class Cell, class P, class Sync>
     static void backward(const Backward<Cell, P>& pass, long t, Range rows, Range mine, float* sums, int, int, Sync sync) {
         constexpr int GRADIENTS = Cell::GRADIENTS, APART = pass.PANEL * LANES;
-        for (long panel = mine.begin; panel < mine.end; panel++)
-            pass.arrivals(panel, t, rows, [&](long block, long first, int count, const float* arriving) {
+        for (long i = 0; i < mine.size(); i++)
+            pass.arrivals(mine.back_and_forth(i, t), t, rows, [&](long block, long first, int count, const float* arriving) {
                 float* block_sums = sums + block * GRADIENTS * LANES;
                 Vec sum[GRADIENTS];
                 for (int j = 0; j < GRADIENTS; j++) sum[j] = load(block_sums + j * LANES);

@@ -31,6 +31,8 @@ constexpr int MOST_THREADS = 64;
 struct Range {
     long begin, end;
     long size() const { return end - begin; }
+    // The i-th, upwards at one step and downwards at the next: weights used last are still in the cache, if not all fit.
+    long back_and_forth(long i, long t) const { return t & 1 ? end - 1 - i : begin + i; }
 };
 
 INLINE Range share(long count, int part, int parts) { return {count * part / parts, count * (part + 1) / parts}; }
