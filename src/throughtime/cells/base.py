@@ -49,12 +49,14 @@ class Cell(nn.Module, ABC):
         input_size: D.
         hidden_size: H, the size of the output too.
         engine: which form runs a sequence: `native`, `torch` or `reference`.
+        reason: why that one, in a few words.
         precision: of the products of the native form, one of `engine.PRECISIONS`.
     """
 
     equations: ClassVar[str]
     recurrent: ClassVar[str | None] = None
     engine: str = "reference"
+    reason: str = "asked for"
     precision: str = "float32"
 
     def __init__(self, input_size: int, hidden_size: int):
@@ -281,6 +283,9 @@ def create(
         cell._unroll, cell.engine = registered.fused, "torch"
     if there and engine in ("auto", "native"):
         cell._parameters_of, cell.engine, cell.precision = registered.native, "native", precision
+        cell.reason = f"kernels of level {engines.level()}, {precision}"
+    elif engine == "auto":
+        cell.reason = "the cell has no kernel" if registered.native is None else "installed without kernels"
     elif precision != "float32":
         raise SettingError(f"precision {precision} needs the native engine, and the cell {name} runs on {cell.engine}")
     return cell

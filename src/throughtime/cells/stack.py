@@ -40,8 +40,9 @@ class Stack(nn.Module):
         self.cells = nn.ModuleList(cells)
         self.dropout, self.weight_drop, self.recurrent_dropout = dropout, weight_drop, recurrent_dropout
         self.input_size, self.hidden_size = cells[0].input_size, cells[-1].hidden_size
-        fused = cells[0].engine == "torch"
-        self.engine = "reference" if fused and recurrent_dropout else cells[0].engine  # PyTorch's forms mask no state
+        self.engine, self.reason = cells[0].engine, cells[0].reason
+        if self.engine == "torch" and recurrent_dropout:
+            self.engine, self.reason = "reference", "PyTorch's forms leave nothing out of the state"
 
     def initial_state(self, batch_size: int) -> State:
         return tuple(cell.initial_state(batch_size) for cell in self._layers())

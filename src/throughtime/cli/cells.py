@@ -22,12 +22,18 @@ def command(input_size: int, hidden: int, as_json: bool) -> None:
         with torch.device("meta"):
             cell = cells.create(name, input_size, hidden)
         parameters = sum(parameter.numel() for parameter in cell.parameters())
-        found[name] = {"equations": cell.equations, "parameters": parameters, "engine": cell.engine}
+        found[name] = {
+            "equations": cell.equations,
+            "parameters": parameters,
+            "engine": cell.engine,
+            "reason": cell.reason,
+        }
     if as_json:
         click.echo(json.dumps({"input_size": input_size, "hidden_size": hidden, "cells": found}))
         return
     for name, facts in found.items():
         click.echo(
-            f"{name}: {facts['parameters']:,} parameters at D={input_size}, H={hidden}; run by {facts['engine']}"
+            f"{name}: {facts['parameters']:,} parameters at D={input_size}, H={hidden}; run by {facts['engine']} "
+            f"({facts['reason']})"
         )
         click.echo("".join(f"    {line}\n" for line in str(facts["equations"]).splitlines()))

@@ -31,6 +31,7 @@ def command(as_json: bool) -> None:
 
 def examine() -> dict[str, Any]:
     """The report."""
+    from throughtime import engine
     from throughtime.text.cache import cache_folder
 
     packages = ("numpy", "tokenizers", "safetensors", "pydantic", "torch", "matplotlib")
@@ -47,7 +48,7 @@ def examine() -> dict[str, Any]:
         "sets": [name for name in INSTRUCTION_SETS if name in flags],
         "threads": usable_threads(),
         "packages": {name: version or "missing" for name, version in versions.items()},
-        "engine": "none" if versions["torch"] is None else "torch where a cell has a fused form there, else reference",
+        "engine": engine.describe(),
         "cache": f"{cache} ({kept / 1e6:,.1f} MB; may be deleted at any time)",
         "missing": missing or ["nothing"],
     }

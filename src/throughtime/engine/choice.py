@@ -56,6 +56,5 @@ def kernel(cell: str, precision: str = "float32") -> Recurrence | None:
 def describe() -> str:
     """One line on what there is, for people."""
     if not levels():
-        return "none: the package was installed without a C++ compiler; cells run on PyTorch"
-    threads = {"openmp": "shared with PyTorch", "own": "its own"}[_native.thread_source()]
-    return f"{level()} (of {', '.join(levels())}); threads: {threads}"
+        return "no native kernels: the package was installed without a C++ compiler, so cells run on PyTorch"
+    return f"native kernels of level {level()} (of {', '.join(levels())})"

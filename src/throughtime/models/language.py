@@ -63,6 +63,11 @@ class LanguageModel(nn.Module):
         """What runs a sequence in training: `native`, `torch` or `reference`."""
         return self.stack.engine
 
+    @property
+    def engine_reason(self) -> str:
+        """Why that one, in a few words."""
+        return self.stack.reason
+
     def initial_state(self, batch_size: int) -> State:
         return self.stack.initial_state(batch_size)
 

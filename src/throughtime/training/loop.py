@@ -98,7 +98,7 @@ def introduction(recipe: Recipe, dataset: Dataset, cut: Partition, model: Langua
         f"vocabulary: {tokenizer.vocabulary_size:,} {tokenizer.kind} tokens",
         *(describe(name, tokenizer, ids) for name, ids in dataset.splits().items()),
         f"model: {settings.layers} x {settings.cell} of {settings.hidden_size} units, "
-        f"{count_parameters(model):,} parameters, run by {model.engine}",
+        f"{count_parameters(model):,} parameters, run by {model.engine} ({model.engine_reason})",
         f"an epoch is {cut.windows_per_epoch:,} windows ({recipe.streams.partition}) of {cut.lanes} lanes x "
         f"{cut.window} tokens; the budget is {budget}",
     ]
@@ -174,6 +174,7 @@ class Trainer:
             "begin",
             parameters=count_parameters(self.model),
             engine=self.model.engine,
+            engine_reason=self.model.engine_reason,
             threads=torch.get_num_threads(),
             lines=lines,
         )
