@@ -97,16 +97,19 @@ struct Window {
 
     int valid(long block) const { return block * LANES + LANES <= H ? LANES : (int)(H - block * LANES); }
 
+    // Only a pass that keeps nothing goes round in a few steps' room. (A division would take as long as a gate.)
+    static long place(long t, long steps) { return t < steps ? t : t % steps; }
+
     float* saved_at(long block, long t, long b) const {
-        return saved + ((block * saved_steps + t % saved_steps) * B + b) * SLOTS * LANES;
+        return saved + ((block * saved_steps + place(t, saved_steps)) * B + b) * SLOTS * LANES;
     }
 
     // What is saved of a row beside its units.
     float* statistics_at(long t, long b) const {
-        return saved + blocks * saved_steps * B * SLOTS * LANES + (t % saved_steps * B + b) * Cell::STATISTICS;
+        return saved + blocks * saved_steps * B * SLOTS * LANES + (place(t, saved_steps) * B + b) * Cell::STATISTICS;
     }
 
-    Operand* read_at(long t, long b) const { return read + ((t % read_steps) * B + b) * read_row; }
+    Operand* read_at(long t, long b) const { return read + (place(t, read_steps) * B + b) * read_row; }
 
     bool fresh(long t, long b) const { return l.fresh && l.fresh[t * B + b]; }
 
