@@ -24,8 +24,7 @@ struct Forward : Window<Cell, P> {
     explicit Forward(const Layer& layer) : Base(layer) {
         W_panel = panel_size<P>(Base::x_row, GATES);
         U_panel = panel_size<P>(padded, GATES);
-        const long step_bytes = B * blocks * SLOTS * LANES * (long)sizeof(float) / l.threads;
-        chunk = CHUNK_BYTES / step_bytes;
+        chunk = CHUNK_BYTES * l.threads / (B * blocks * SLOTS * LANES * (long)sizeof(float));
         if (chunk * B < 64) chunk = (64 + B - 1) / B;
         if (chunk > T) chunk = T;
         for (size_t size = 0;;) {
