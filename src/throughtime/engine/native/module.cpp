@@ -6,8 +6,10 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "kernels.hpp"
@@ -57,24 +59,30 @@ struct Size {
     int64_t T, B, D, H, V;
 };
 
+const char* type_name(float) { return "float32"; }
+const char* type_name(int64_t) { return "int64"; }
+const char* type_name(uint8_t) { return "uint8"; }
+
 // Finds the arrays of a call by their names, and refuses what the kernel would misread.
 class Arrays {
     const nb::kwargs& given;
-    size_t used = 0;
+    std::vector<std::string> known;
 
    public:
     explicit Arrays(const nb::kwargs& given) : given(given) {}
 
     template <class T>
     T* find(const char* name, int64_t entries) {
+        known.emplace_back(name);
         if (!given.contains(name)) return nullptr;
-        used++;
         nb::handle value = given[name];
         if (value.is_none()) return nullptr;
         typedef nb::ndarray<T, nb::device::cpu, nb::c_contig> Array;
         Array array;
-        if (!nb::try_cast<Array>(value, array))
-            throw nb::type_error((std::string(name) + " should be a dense array of the right type, in main memory").c_str());
+        // Without conversion: a converted copy would be gone before the kernel reads it, or what it writes be lost.
+        if (!nb::try_cast<Array>(value, array, false))
+            throw nb::type_error((std::string(name) + " should be a dense" + (std::is_const_v<T> ? " " : " writable ") +
+                                  type_name(T()) + " array in main memory").c_str());
         if ((int64_t)array.size() != entries)
             throw nb::value_error((std::string(name) + " should have " + std::to_string(entries) + " entries, got " +
                                    std::to_string(array.size())).c_str());
@@ -88,8 +96,12 @@ class Arrays {
         return found;
     }
 
-    void all_used() const {
-        if (used != given.size()) throw nb::type_error("an array was given that this kernel does not know");
+    void all_known() const {
+        for (const auto& item : given) {
+            const std::string name = nb::cast<std::string>(item.first);
+            if (std::find(known.begin(), known.end(), name) == known.end())
+                throw nb::type_error(("this kernel knows no array " + name).c_str());
+        }
     }
 };
 
@@ -137,7 +149,7 @@ void forward(const Recurrence& r, const Shape& shape, int threads, const nb::kwa
     l.y = arrays.need<float>("y", n.T * n.B * n.H);
     l.hidden = arrays.need<float>("hidden", n.B * n.H);
     l.carried = r.carries_hidden ? nullptr : arrays.need<float>("carried", n.B * n.H);
-    arrays.all_used();
+    arrays.all_known();
     nb::gil_scoped_release release;
     r.forward(l);
 }
@@ -150,14 +162,14 @@ void backward(const Recurrence& r, const Shape& shape, int threads, const nb::kw
     if (!l.saved || (r.product && !l.read)) throw nb::value_error("what the forward pass saved is missing");
     l.dy = arrays.find<const float>("dy", n.T * n.B * n.H);
     l.dhidden = arrays.find<const float>("dhidden", n.B * n.H);
-    l.dcarried = arrays.find<const float>("dcarried", n.B * n.H);
+    if (!r.carries_hidden) l.dcarried = arrays.find<const float>("dcarried", n.B * n.H);
     l.dx = arrays.find<float>("dx", (l.ids ? n.V : n.T * n.B) * n.D);
     l.dW = arrays.find<float>("dW", r.gates * n.H * n.D);
     if (r.product) l.dU = arrays.find<float>("dU", r.gates * n.H * n.H);
     l.dvectors = arrays.find<float>("dvectors", r.vectors * n.H);
     l.dhidden0 = arrays.find<float>("dhidden0", n.B * n.H);
-    l.dcarried0 = arrays.find<float>("dcarried0", n.B * n.H);
-    arrays.all_used();
+    if (!r.carries_hidden) l.dcarried0 = arrays.find<float>("dcarried0", n.B * n.H);
+    arrays.all_known();
     nb::gil_scoped_release release;
     r.backward(l);
 }
