@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <link.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
 
@@ -59,6 +60,9 @@ void run_share(const Job& job, int thread, int threads) {
     job.work(job.data, thread, threads);
 }
 
+// Whether this process came from a fork, which leaves it the pools' memory but none of their threads.
+bool forked = false;
+
 // PyTorch brings an OpenMP library of its own, whose threads spin for milliseconds after each use. A second pool beside
 // it would share its cores with them, so the engine borrows that library's threads where it is loaded.
 struct OpenMP {
@@ -68,6 +72,7 @@ struct OpenMP {
 
     // Libraries can be loaded at any time: the search is made again when there are new ones.
     static OpenMP get() {
+        if (forked) return {};  // it would wait for threads that stayed in the parent
         struct Search {
             OpenMP found;
             unsigned long long loaded = 0;
@@ -167,6 +172,14 @@ class Pool {
     }
 };
 
+Pool pool;
+
+// In the child of a fork a new pool takes the old one's place: nobody could join its threads, or unlock its mutexes.
+const int watched = pthread_atfork(nullptr, nullptr, [] {
+    forked = true;
+    new (&pool) Pool;
+});
+
 }  // namespace
 
 const char* thread_source() { return OpenMP::get().usable() ? "openmp" : "own"; }
@@ -187,7 +200,6 @@ void in_parallel(int threads, void (*work)(void*, int, int), void* data) {
                 &shared, (unsigned)threads, 0);
             return;
         }
-        static Pool pool;
         if (pool.run(job, threads)) return;
     }
     run_share(job, 0, 1);
