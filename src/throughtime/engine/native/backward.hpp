@@ -116,8 +116,12 @@ struct Backward : Window<Cell, P> {
         const Range mine = share(panels_of(columns), thread, threads);
         for (long panel = mine.begin; panel < mine.end; panel++) {
             const long first = panel * WEIGHTS_PANEL * LANES;
-            pack_rows<G>([&](long k) { return from + k * row + first; }, unscaled, rows, vectors_of(panel, columns),
-                         columns - first, to + panel * panel_size<G>(rows, WEIGHTS_PANEL));
+            const int vectors = vectors_of(panel, columns);
+            typename G::Right* at = to + panel * panel_size<G>(rows, WEIGHTS_PANEL);
+            pack_rows<G>([&](long k) { return from + k * row + first; }, unscaled, rows, vectors, columns - first, at);
+            // Float32 products of bf16 numbers: x comes as it was given, and the forward pass has rounded it.
+            if constexpr (G::DEPTH < P::DEPTH)
+                for (long i = 0; i < panel_size<G>(rows, vectors); i += LANES) store(at + i, round_to_bf16(load(at + i)));
         }
     }
 
