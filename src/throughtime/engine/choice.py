@@ -54,7 +54,12 @@ def kernel(cell: str, precision: str = "float32") -> Recurrence | None:
 
 
 def describe() -> str:
-    """One line on what there is, for people."""
-    if not levels():
+    """One line on what there is, for people.
+
+    Raises:
+        SettingError: as `level` does.
+    """
+    chosen = level()
+    if chosen is None:
         return "no native kernels: the package was installed without a C++ compiler, so cells run on PyTorch"
-    return f"native kernels of level {level()} (of {', '.join(levels())})"
+    return f"native kernels of level {chosen} (of {', '.join(levels())})"
