@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from throughtime import engine
 from throughtime.cells.masks import Masks
@@ -117,8 +116,10 @@ class _Sequence(torch.autograd.Function):
         return tuple(results.values())
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        # PyTorch's `once_differentiable` would refuse later, and never where another path leads on to what is asked.
+        if torch.is_grad_enabled():
+            raise RuntimeError("a kernel has no second derivative (create_graph); use engine torch or reference")
         arrays = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
         given = dict(zip(("dy", "dhidden", "dcarried"), gradients, strict=False))
         found = {name: array.contiguous() for name, array in given.items() if array is not None}
