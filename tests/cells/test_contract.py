@@ -1,10 +1,12 @@
 """The contract of a cell, over every registered cell, each of its engines, and stacks of it.
 
-A new cell enters this suite by being registered.
+A new cell enters this suite by being registered. Comparisons are in float64; what kernels give, in float32, is held
+against the same numbers in float64.
 """
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 
 import pytest
@@ -12,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from throughtime import cells
+from throughtime import cells, engine
+from throughtime.cells import native
+from throughtime.cells.base import Embedded
 from throughtime.cells.masks import Masks, draw_mask, drop
 from throughtime.cells.stack import Stack
 from throughtime.cells.state import detach, from_arrays, leaves, map_state, select_rows, to_arrays
@@ -28,12 +32,22 @@ OPTIONS = {
 SIZES = [(1, 1), (7, 63), (63, 7)]
 
 
+needs_kernels = pytest.mark.skipif(not engine.levels(), reason="no engine")
+
+
 def engines(name):
-    return ["reference"] if cells.family(name).fused is None else ["reference", "torch"]
+    family = cells.family(name)
+    return ["reference", *["torch"] * bool(family.fused), *["native"] * bool(family.native)]
 
 
 VARIANTS = [
-    pytest.param(name, options, engine, id="-".join([name, *map(str, options.values()), engine]))
+    pytest.param(
+        name,
+        options,
+        engine,
+        id="-".join([name, *map(str, options.values()), engine]),
+        marks=needs_kernels if engine == "native" else (),
+    )
     for name in cells.names()
     for options in OPTIONS.get(name, [{}])
     for engine in engines(name)
@@ -43,11 +57,27 @@ every_variant = pytest.mark.parametrize(("name", "options", "engine"), VARIANTS)
 every_masked_variant = pytest.mark.parametrize(
     ("name", "options", "engine"), [variant for variant in VARIANTS if variant.values[0] in RECURRENT]
 )
+every_native_variant = pytest.mark.parametrize(
+    ("name", "options", "engine"), [variant for variant in VARIANTS if variant.values[2] == "native"]
+)
 every_size = pytest.mark.parametrize(("input_size", "hidden_size"), SIZES)
 
 
-def build(name, options, engine, input_size, hidden_size, dtype=torch.float64):
+@pytest.fixture(autouse=True)
+def kernel_calls(request, monkeypatch):
+    """What kernels were called with. They run in every test of theirs, and in no test of the other engines."""
+    calls = []
+    run = native.run
+    monkeypatch.setattr(native, "run", lambda *arguments: calls.append(arguments) or run(*arguments))
+    yield calls
+    engine = getattr(request.node, "callspec", None) and request.node.callspec.params.get("engine")
+    if engine in ("native", "torch", "reference"):
+        assert bool(calls) == (engine == "native")
+
+
+def build(name, options, engine, input_size, hidden_size, dtype=None):
     """The same numbers for every engine; biases too, which start at zero and would hide a missing one."""
+    dtype = dtype or (torch.float32 if engine == "native" else torch.float64)
     generator = torch.Generator().manual_seed(3)
     cell = cells.create(name, input_size, hidden_size, engine=engine, generator=generator, **options).to(dtype)
     with torch.no_grad():
@@ -56,7 +86,8 @@ def build(name, options, engine, input_size, hidden_size, dtype=torch.float64):
     return cell
 
 
-def draw(cell, lanes=3, steps=T, dtype=torch.float64):
+def draw(cell, lanes=3, steps=T):
+    dtype = dtype_of(cell)
     generator = torch.Generator().manual_seed(5)
     x_TBD = torch.randn(steps, lanes, cell.input_size, generator=generator).to(dtype).requires_grad_()
     state = map_state(
@@ -64,6 +95,18 @@ def draw(cell, lanes=3, steps=T, dtype=torch.float64):
         cell.initial_state(lanes),
     )
     return x_TBD, state
+
+
+def dtype_of(cell):
+    return next(cell.parameters()).dtype
+
+
+def in_float64(cell, x_TBD, state):
+    """The same numbers, for the twin of a cell in float32; a cell in float64 is compared with itself."""
+    if dtype_of(cell) == torch.float64:
+        return cell, x_TBD, state
+    exact_x, exact_state = map_state(lambda array: array.detach().double().requires_grad_(), (x_TBD, state))
+    return copy.deepcopy(cell).double(), exact_x, exact_state
 
 
 def loop(cell, x_TBD, state, fresh_TB=None, flow_TB=None):
@@ -94,11 +137,14 @@ def everything(cell, x_TBD, state, outcome) -> dict[str, Tensor]:
     return {"y": y_TBH, **to_arrays(after)} | {f"d {name}": g for name, g in zip(inputs, gradients, strict=True)}
 
 
-def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float = 1e-9) -> None:
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float | None = None) -> None:
     assert one.keys() == other.keys()
     for name, array in one.items():
-        same = {"rtol": tolerance, "atol": tolerance, "msg": lambda message, name=name: f"{name}: {message}"}
-        torch.testing.assert_close(array, other[name], **same)
+        float32 = torch.float32 in (array.dtype, other[name].dtype)
+        allowed = (1e-5 if float32 else 1e-9) if tolerance is None else tolerance
+        largest = max([1.0, *(side.abs().max().item() for side in (array, other[name]) if side.numel())])
+        same = {"rtol": allowed, "atol": allowed * largest, "msg": lambda message, name=name: f"{name}: {message}"}
+        torch.testing.assert_close(array.double(), other[name].double(), **same)
 
 
 def marks(lanes=3, steps=T):
@@ -145,10 +191,9 @@ def masked_loop(cell, masks, x_TBD, state, fresh_TB, flow_TB):
 def test_forward_is_a_loop_of_steps(name, options, engine, input_size, hidden_size):
     cell = build(name, options, engine, input_size, hidden_size)
     x_TBD, state = draw(cell)
+    twin = in_float64(cell, x_TBD, state)
     assert cell.engine == engine
-    assert_same(
-        everything(cell, x_TBD, state, cell(x_TBD, state)), everything(cell, x_TBD, state, loop(cell, x_TBD, state))
-    )
+    assert_same(everything(cell, x_TBD, state, cell(x_TBD, state)), everything(*twin, loop(*twin)))
 
 
 @every_variant
@@ -158,10 +203,8 @@ def test_resets_and_scaled_gradients_are_those_of_the_loop(name, options, engine
     x_TBD, state = draw(cell)
     fresh_TB, flow_TB = marks()
     given = {"fresh_TB": None if which == "flow" else fresh_TB, "flow_TB": None if which == "fresh" else flow_TB}
-    assert_same(
-        everything(cell, x_TBD, state, cell(x_TBD, state, **given)),
-        everything(cell, x_TBD, state, loop(cell, x_TBD, state, **given)),
-    )
+    twin = in_float64(cell, x_TBD, state)
+    assert_same(everything(cell, x_TBD, state, cell(x_TBD, state, **given)), everything(*twin, loop(*twin, **given)))
 
 
 @every_variant
@@ -184,9 +227,10 @@ def test_masks_are_those_of_the_loop(name, options, engine, which):
     cell = build(name, options, engine, 7, 9)
     x_TBD, state = draw(cell)
     masks = masks_for(cell, which)
+    exact, *given = in_float64(cell, x_TBD, state)
     assert_same(
         everything(cell, x_TBD, state, cell(x_TBD, state, *marks(), masks)),
-        everything(cell, x_TBD, state, masked_loop(cell, masks, x_TBD, state, *marks())),
+        everything(exact, *given, masked_loop(exact, masks, *given, *marks())),
     )
 
 
@@ -234,10 +278,10 @@ def test_a_unit_left_out_reaches_no_other(name, options, engine):
     """It may reach itself, beside the product: the update gate of a GRU mixes h_(t-1) in."""
     cell = build(name, options, engine, 5, 6)
     x_TBD, state = draw(cell)
-    masks = Masks(state_BH=torch.ones(3, 6, dtype=torch.float64))
+    masks = Masks(state_BH=torch.ones(3, 6, dtype=dtype_of(cell)))
     masks.state_BH[:, 2] = 0
     others = [0, 1, 3, 4, 5]
-    moved = state._replace(hidden_BH=state.hidden_BH + torch.eye(6, dtype=torch.float64)[2])
+    moved = state._replace(hidden_BH=state.hidden_BH + torch.eye(6, dtype=dtype_of(cell))[2])
     y_TBH, moved_TBH = (cell(x_TBD[:1], before, masks=masks)[0] for before in (state, moved))
     torch.testing.assert_close(y_TBH[..., others], moved_TBH[..., others], rtol=0, atol=0)
     y_TBH, _ = cell(x_TBD, state, masks=masks)
@@ -250,7 +294,7 @@ def assert_float32_agrees(name, options, engine, masked):
     exact, fast = (build(name, options, engine, 63, 63, dtype) for dtype in (torch.float64, torch.float32))
     outcomes = []
     for cell, dtype in ((exact, torch.float64), (fast, torch.float32)):
-        x_TBD, state = draw(cell, dtype=dtype)
+        x_TBD, state = draw(cell)
         masks = Masks(masks_for(exact).weights.to(dtype)) if masked else None
         found = everything(cell, x_TBD, state, cell(x_TBD, state, masks=masks))
         outcomes.append({key: array.double() for key, array in found.items()})
@@ -351,12 +395,170 @@ def test_the_state_is_not_kept(name, options, engine):
 @every_variant
 def test_extremes_of_length_and_batch(name, options, engine):
     cell = build(name, options, engine, 5, 6)
-    y_TBH, after = cell(torch.zeros(0, 3, 5, dtype=torch.float64))
+    dtype = dtype_of(cell)
+    y_TBH, after = cell(torch.zeros(0, 3, 5, dtype=dtype))
     assert y_TBH.shape == (0, 3, 6)
     assert_same(to_arrays(after), to_arrays(cell.initial_state(3)), 0)
-    one, _ = cell(torch.ones(1, 1, 5, dtype=torch.float64))
-    stepped, _ = cell.step(torch.ones(1, 5, dtype=torch.float64), cell.initial_state(1))
+    y_TBH, after = cell(torch.zeros(T, 0, 5, dtype=dtype))
+    assert y_TBH.shape == (T, 0, 6)
+    assert_same(to_arrays(after), to_arrays(cell.initial_state(0)), 0)
+    one, _ = cell(torch.ones(1, 1, 5, dtype=dtype))
+    stepped, _ = cell.step(torch.ones(1, 5, dtype=dtype), cell.initial_state(1))
     torch.testing.assert_close(one[0], stepped)
+
+
+@every_variant
+def test_arrays_may_lie_anywhere(name, options, engine):
+    """Batch before time, every other unit, rows of a wider array: numbers count, not where they are."""
+    cell = build(name, options, engine, 5, 6)
+    x_TBD, state = draw(cell)
+    fresh_TB, flow_TB = marks()
+    dense = everything(cell, x_TBD, state, cell(x_TBD, state, fresh_TB, flow_TB))
+    strewn_x = x_TBD.transpose(0, 1).contiguous().transpose(0, 1)
+    strewn_state = map_state(lambda array: array.repeat_interleave(2, dim=1)[:, ::2], state)
+    strewn_marks = (array.T.contiguous().T for array in (fresh_TB, flow_TB))
+    found = everything(cell, x_TBD, state, cell(strewn_x, strewn_state, *strewn_marks))
+    assert not strewn_x.is_contiguous()
+    assert_same(found, dense)
+
+
+@every_variant
+def test_rows_of_a_table_are_inputs(name, options, engine):
+    """Some are read by several steps, one by none."""
+    cell = build(name, options, engine, 5, 6)
+    _, state = draw(cell)
+    generator = torch.Generator().manual_seed(13)
+    rows_VD = torch.randn(5, 5, generator=generator).to(dtype_of(cell)).requires_grad_()
+    exact, exact_rows, exact_state = in_float64(cell, rows_VD, state)
+    for dtype in (torch.int64, torch.int32):
+        ids_TB = torch.randint(0, 4, (T, 3), generator=generator, dtype=dtype)
+        found = everything(cell, rows_VD, state, cell(Embedded(rows_VD, ids_TB), state, *marks()))
+        outcome = loop(exact, exact_rows[ids_TB.long()], exact_state, *marks())
+        assert_same(found, everything(exact, exact_rows, exact_state, outcome))
+    with pytest.raises(IndexError):
+        cell(Embedded(rows_VD, ids_TB + 2), state)
+
+
+@every_variant
+def test_each_gradient_can_be_asked_for_alone(name, options, engine):
+    cell = build(name, options, engine, 5, 6)
+    x_TBD, state = draw(cell)
+    leaves_of = [x_TBD, *leaves(state), *cell.parameters()]
+    y_TBH, _ = cell(x_TBD, state)
+    together = torch.autograd.grad(y_TBH.sum(), leaves_of)
+    for asked in leaves_of:
+        for leaf in leaves_of:
+            leaf.requires_grad_(leaf is asked)
+        y_TBH, _ = cell(x_TBD, state)
+        (alone,) = torch.autograd.grad(y_TBH.sum(), [asked])
+        expected = next(gradient for leaf, gradient in zip(leaves_of, together, strict=True) if leaf is asked)
+        assert_same({"gradient": alone}, {"gradient": expected})
+    asked.requires_grad_(False)
+    y_TBH, after = cell(x_TBD, state)
+    assert not any(array.requires_grad for array in (y_TBH, *leaves(after)))
+
+
+@every_variant
+def test_gradients_of_every_output_alone(name, options, engine):
+    """A loss may see the outputs, or one array of the last state, and nothing else."""
+    cell = build(name, options, engine, 5, 6)
+    x_TBD, state = draw(cell)
+    exact, exact_x, exact_state = in_float64(cell, x_TBD, state)
+    y_TBH, after = cell(x_TBD, state)
+    exact_y, exact_after = loop(exact, exact_x, exact_state)
+    for seen, exactly in zip([y_TBH, *leaves(after)], [exact_y, *leaves(exact_after)], strict=True):
+        found, expected = (
+            torch.autograd.grad(output.square().sum(), inputs, retain_graph=True, materialize_grads=True)
+            for output, inputs in (
+                (seen, [x_TBD, *leaves(state), *cell.parameters()]),
+                (exactly, [exact_x, *leaves(exact_state), *exact.parameters()]),
+            )
+        )
+        assert_same(*({str(i): array for i, array in enumerate(arrays)} for arrays in (found, expected)))
+
+
+@every_variant
+def test_without_gradients_outputs_are_the_same(name, options, engine):
+    """A kernel saves less then. Its numbers are the same to the bit; PyTorch has other kernels for it."""
+    cell = build(name, options, engine, 5, 6)
+    x_TBD, state = draw(cell)
+    fresh_TB, flow_TB = marks()
+    y_TBH, after = cell(x_TBD, state, fresh_TB, flow_TB)
+    with torch.no_grad():
+        quiet_TBH, quiet_after = cell(x_TBD, state, fresh_TB, flow_TB)
+    assert not any(array.requires_grad for array in (quiet_TBH, *leaves(quiet_after)))
+    assert_same(
+        {"y": y_TBH, **to_arrays(after)},
+        {"y": quiet_TBH, **to_arrays(quiet_after)},
+        0.0 if engine == "native" else None,
+    )
+
+
+@every_variant
+def test_the_way_back_can_be_gone_twice(name, options, engine):
+    cell = build(name, options, engine, 5, 6)
+    x_TBD, state = draw(cell)
+    inputs = [x_TBD, *leaves(state), *cell.parameters()]
+    y_TBH, _ = cell(x_TBD, state)
+    once, twice = (torch.autograd.grad(y_TBH.square().sum(), inputs, retain_graph=True) for _ in range(2))
+    assert all(torch.equal(first, second) for first, second in zip(once, twice, strict=True))
+
+
+@every_variant
+def test_what_the_way_back_reads_may_not_be_written_over(name, options, engine):
+    """An optimiser's step between the two passes, say."""
+    cell = build(name, options, engine, 5, 6)
+    x_TBD, state = draw(cell)
+    for read in [x_TBD, *(parameter for parameter in cell.parameters() if parameter.dim() == 2)]:
+        y_TBH, _ = cell(x_TBD, state)
+        with torch.no_grad():
+            read += 1
+        with pytest.raises(RuntimeError, match="modified (by an )?inplace"):
+            y_TBH.sum().backward()
+
+
+@every_native_variant
+def test_a_kernel_has_no_second_derivative_and_says_so(name, options, engine):
+    cell = build(name, options, engine, 5, 6)
+    x_TBD, state = draw(cell)
+    y_TBH, _ = cell(x_TBD, state)
+    with pytest.raises(RuntimeError, match=r"no second derivative \(create_graph\); use engine torch or reference"):
+        torch.autograd.grad(y_TBH.square().sum(), [x_TBD], create_graph=True)
+
+
+@every_native_variant
+def test_what_kernels_do_not_take_runs_without_them(name, options, engine, kernel_calls):
+    """float64, and another device: on PyTorch's fused form where there is one, else on the step."""
+    cell = build(name, options, engine, 5, 6)
+    cell(draw(cell)[0])
+    before = len(kernel_calls)
+    cell = cell.double()
+    other = copy.deepcopy(cell)
+    other._parameters_of = None
+    x_TBD, state = draw(cell)
+    assert_same(
+        everything(cell, x_TBD, state, cell(x_TBD, state, *marks())),
+        everything(other, x_TBD, state, other(x_TBD, state, *marks())),
+        0,
+    )
+    elsewhere = cell.float().to("meta")
+    y_TBH, after = elsewhere(torch.empty(T, 3, 5, device="meta"))
+    assert y_TBH.shape == (T, 3, 6)
+    assert {array.device.type for array in (y_TBH, *leaves(after))} == {"meta"}
+    assert len(kernel_calls) == before
+
+
+@every_native_variant
+def test_bf16_is_near_and_not_the_same(name, options, engine):
+    """What exactly it rounds: tests/engine/test_kernels.py."""
+    cell = build(name, options, engine, 63, 64)
+    x_TBD, state = draw(cell)
+    exactly = everything(cell, x_TBD, state, cell(x_TBD, state, *marks()))
+    cell.precision = "bf16"
+    found = everything(cell, x_TBD, state, cell(x_TBD, state, *marks()))
+    for key, array in found.items():
+        error = (array - exactly[key]).norm() / exactly[key].norm()
+        assert 0 < error < 0.1, f"{key}: {error:.1e}"
 
 
 @every_variant
@@ -369,6 +571,9 @@ def test_wrong_shapes_are_named(name, options, engine):
         cell(x_TBD, state, torch.zeros(7, 2, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"a state should have shape \[2, 6\], got \[3, 6\]"):
         cell(x_TBD[:, :2], state)
+    with pytest.raises(ValueError, match=r"rows_VD should have shape \[V, 5\], got \[3, 4\]"):
+        cell(Embedded(x_TBD[0, :, :4], torch.zeros(T, 3, dtype=torch.long)), state)
+    cell(x_TBD, state)
 
 
 @every_masked_variant
@@ -380,6 +585,7 @@ def test_masks_of_the_wrong_shape_are_named(name, options, engine):
         cell(x_TBD, state, masks=Masks(weights[:, 1:]))
     with pytest.raises(ValueError, match=r"masks.state_BH should have shape \[3, 6\], got \[2, 6\]"):
         cell(x_TBD, state, masks=Masks(None, state_BH[1:]))
+    cell(x_TBD, state, masks=Masks(weights, state_BH))
 
 
 @pytest.mark.parametrize("name", sorted(set(cells.names()) - set(RECURRENT)))
@@ -402,19 +608,19 @@ def test_the_same_seed_gives_the_same_cell(name):
 
 
 @pytest.mark.parametrize("name", cells.names())
-@pytest.mark.parametrize("engine", ["auto", "reference"])
+@pytest.mark.parametrize("engine", ["auto", "reference", pytest.param("native", marks=needs_kernels)])
 def test_a_stack_is_its_layers_one_above_the_other(name, engine):
-    layers = [cells.create(name, size, 6, engine=engine).double() for size in (5, 6, 6)]
-    stack = Stack(layers)
+    stack = Stack([build(name, {}, engine, size, 6) for size in (5, 6, 6)])
     x_TBD, state = draw(stack)
     fresh_TB, flow_TB = marks()
-    y_TBH, after = x_TBD, []
-    for layer, layer_state in zip(layers, state, strict=True):
+    exact, y_TBH, exact_state = twin = in_float64(stack, x_TBD, state)
+    after = []
+    for layer, layer_state in zip(exact.cells, exact_state, strict=True):
         y_TBH, layer_after = loop(layer, y_TBH, layer_state, fresh_TB, flow_TB)
         after.append(layer_after)
     assert_same(
         everything(stack, x_TBD, state, stack(x_TBD, state, fresh_TB, flow_TB)),
-        everything(stack, x_TBD, state, (y_TBH, tuple(after))),
+        everything(*twin, (y_TBH, tuple(after))),
     )
     outputs, stepped = [], state
     for x_BD in x_TBD:
