@@ -513,7 +513,7 @@ def test_what_the_way_back_reads_may_not_be_written_over(name, options, engine):
         y_TBH, _ = cell(x_TBD, state)
         with torch.no_grad():
             read += 1
-        with pytest.raises(RuntimeError, match="modified (by an )?inplace"):
+        with pytest.raises(RuntimeError, match=r"modified (by an )?inplace"):
             y_TBH.sum().backward()
 
 

@@ -31,7 +31,7 @@ def _no_kernels(monkeypatch):
 def test_the_environment_chooses_a_level(level):
     done = run("-c", "from throughtime import engine; print(engine.level(), engine.kernel('gru').gates)", wanted=level)
     assert done.stdout == f"{level} 3\n", done.stderr
-    assert f"engine    {level} (of " in run("-m", "throughtime", "doctor", wanted=level).stdout
+    assert f"engine    native kernels of level {level} (of " in run("-m", "throughtime", "doctor", wanted=level).stdout
 
 
 def test_without_a_word_the_best_level_runs():
@@ -54,7 +54,7 @@ def test_a_level_that_is_not_there_is_one_line(command, tmp_path):
 def test_without_kernels_native_is_refused_and_auto_is_not():
     assert engine.levels() == []
     assert engine.kernel("gru") is None
-    assert engine.describe().startswith("none: ")
+    assert engine.describe().startswith("no native kernels: ")
     with pytest.raises(SettingError, match="gru cannot run native: the package was installed without kernels"):
         cells.create("gru", 3, 4, engine="native")
     assert cells.create("gru", 3, 4).engine == "torch"
