@@ -284,10 +284,11 @@ def create(
     if there and engine in ("auto", "native"):
         cell._parameters_of, cell.engine, cell.precision = registered.native, "native", precision
         cell.reason = f"kernels of level {engines.level()}, {precision}"
-    elif engine == "auto":
-        cell.reason = "the cell has no kernel" if registered.native is None else "installed without kernels"
-    elif precision != "float32":
+        return cell
+    if precision != "float32":
         raise SettingError(f"precision {precision} needs the native engine, and the cell {name} runs on {cell.engine}")
+    if engine == "auto":
+        cell.reason = "the cell has no kernel" if registered.native is None else "installed without kernels"
     return cell
 
 
