@@ -12,7 +12,6 @@ import argparse
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,10 +20,11 @@ from torch import Tensor
 from torch.nn import LinearCrossEntropyOptions
 from torch.nn.functional import cross_entropy, linear, linear_cross_entropy
 
-from throughtime.machine import processor, usable_threads
+from throughtime.machine import usable_threads
 from throughtime.models.output import LOGITS_AT_ONCE, target_nats
+from timing import PAGES, command, machine, repeat
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "output.md"
+PAGE = PAGES / "output.md"
 TURNS = 7
 TOKENS, HIDDEN = 2048, 512
 VOCABULARIES = (65, 10_000, 50_000)
@@ -77,13 +77,12 @@ def main() -> None:
         turns = [{form: _time(loss, arrays) for form, (_, loss) in FORMS.items()} for _ in range(TURNS + 1)][1:]
         for form, (title, _) in FORMS.items():
             ratios = sorted(turn[form] / turn["plain"] for turn in turns)
-            command = [sys.executable, __file__, "--memory", form, str(vocabulary)]
-            megabytes = int(subprocess.run(command, check=True, capture_output=True).stdout) / 1e6
+            arguments = [sys.executable, __file__, "--memory", form, str(vocabulary)]
+            megabytes = int(subprocess.run(arguments, check=True, capture_output=True).stdout) / 1e6
             rows.append(
                 f"| {vocabulary:,} | {title} | {1e3 * statistics.median(turn[form] for turn in turns):,.1f} | "
                 f"{statistics.median(ratios):.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f}) | {megabytes:,.0f} |"
             )
-    machine = f"{processor()[0]}, {usable_threads()} cores, PyTorch {torch.__version__}"
     lines = [
         "# From hidden units to nats",
         "",
@@ -93,7 +92,7 @@ def main() -> None:
         "faster than all logits at once. The gradients, as large as the weights, are in the memory. Up to",
         f"{LOGITS_AT_ONCE:,} logits `target_nats` is the plain form, so there the times differ by chance.",
         "",
-        f"Made by `python benchmarks/output.py` on {machine}.",
+        f"Made by `{command()}` on {machine()}, PyTorch {torch.__version__}.",
         "",
     ]
     PAGE.write_text("\n".join(lines), "utf-8")
@@ -117,10 +116,7 @@ def _pass(loss: Callable[..., Tensor], arrays: list[Tensor]) -> None:
 def _time(loss: Callable[..., Tensor], arrays: list[Tensor]) -> float:
     """Seconds a pass; small ones are repeated."""
     passes = max(1, LOGITS_AT_ONCE // (TOKENS * len(arrays[1])))
-    began = time.perf_counter()
-    for _ in range(passes):
-        _pass(loss, arrays)
-    return (time.perf_counter() - began) / passes
+    return repeat(lambda: _pass(loss, arrays))(passes) / passes
 
 
 def _memory(loss: Callable[..., Tensor], vocabulary: int) -> int:

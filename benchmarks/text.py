@@ -16,16 +16,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from throughtime.machine import processor, usable_threads
+from throughtime.machine import usable_threads
 from throughtime.recipe import Text
 from throughtime.text.corpus import open_corpus, read_pieces
 from throughtime.text.tokenizer import fit
+from timing import PAGES, command, machine, repeat
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "text.md"
+PAGE = PAGES / "text.md"
 TURNS = 7
 BYTES = 24_000_000
 
@@ -54,9 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["THROUGHTIME_CACHE"] = str(Path(folder, "cache"))
         lines = [*_speeds(), "", *(_large(options.large, Path(folder)) if options.large else [])]
-    command = f"python benchmarks/text.py{f' --large {options.large:g}' if options.large else ''}"
-    machine = f"{processor()[0]}, {usable_threads()} cores"
-    PAGE.write_text("\n".join(["# Text to ids", "", *lines, f"Made by `{command}` on {machine}.", ""]), "utf-8")
+    PAGE.write_text("\n".join(["# Text to ids", "", *lines, f"Made by `{command()}` on {machine()}.", ""]), "utf-8")
     print(PAGE.read_text("utf-8"))
 
 
@@ -82,10 +80,10 @@ def _speeds() -> list[str]:
                 encode(texts[first : first + 32], add_special_tokens=False)
 
         if kind in ("byte", "char"):
-            seconds = statistics.median(_time(ours) for _ in range(TURNS))
+            seconds = statistics.median(repeat(ours)(1) for _ in range(TURNS))
             rows.append(f"| {kind} | {size / seconds / 1e6:,.0f} | 1 | |")
             continue
-        pairs = [(_time(theirs), _time(ours)) for _ in range(TURNS)]
+        pairs = [(repeat(theirs)(1), repeat(ours)(1)) for _ in range(TURNS)]
         ratios = sorted(library_time / our_time for library_time, our_time in pairs)
         seconds = statistics.median(our_time for _, our_time in pairs)
         rows.append(
@@ -97,12 +95,6 @@ def _speeds() -> list[str]:
         "",
         f"The standard library's source, {size / 1e6:,.0f} MB, medians of {TURNS} turns; above 1x we are faster.",
     ]
-
-
-def _time(job: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    job()
-    return time.perf_counter() - began
 
 
 def _large(gigabytes: float, folder: Path) -> list[str]:
