@@ -21,9 +21,11 @@ check: $(READY)  ## format, lint, types, the layout
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/layout
 
-bench: $(READY)  ## figures for docs/benchmarks
+bench: $(READY)  ## figures for docs/benchmarks, on a machine that does nothing else, for hours
 	$(BIN)/python benchmarks/text.py
 	$(BIN)/python benchmarks/output.py
+	$(BIN)/python benchmarks/layer.py --peers
+	$(BIN)/python benchmarks/train.py
 
 format: $(READY)  ## put the code into its form
 	$(BIN)/ruff format .

@@ -1,0 +1,266 @@
+"""The trainings that benchmarks/train.py times, each in a process of its own that trains when it is told to.
+
+A message names the tokens to train up to. The answer tells the tokens read so far, how long the steps of this turn took
+(the first left out: it wakes what fell asleep), and the nats per token of the validation text, which take no part in
+the time. All are measured by the same function, on a model of ours with their weights.
+
+Axes: T time, B lane, V vocabulary, H hidden.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, cast, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, log_softmax
+
+import throughtime
+from pipe import Parent
+from pytorch_weights import put_weights, take_weights
+from throughtime.cells.base import Cell
+from throughtime.models.language import LanguageModel
+from throughtime.recipe import Recipe, build
+from throughtime.streams.partition import Partition, Place, partition
+from throughtime.text.dataset import Dataset, prepare
+from throughtime.training.display import Display, Moment
+from throughtime.training.evaluation import evaluate
+from throughtime.training.journal import Journal
+
+LANES, WINDOW = 32, 64
+RATE, CLIP = 2e-3, 1.0
+
+
+def recipe(text: Path, hidden: int, steps: int, validations: int, precision: str, seed: int) -> dict[str, Any]:
+    """Adam at one rate, as PyTorch's users begin with, so that both trainings do the same."""
+    return {
+        "text": {"sources": [str(text)], "split": [0.9, 0.1, 0.0]},
+        "streams": {"lanes": LANES, "window": WINDOW},
+        "model": {"cell": "gru", "hidden_size": hidden, "precision": precision},
+        "gradient": {"clip_norm": CLIP},
+        "training": {
+            "steps": steps,
+            "validations": validations,
+            "seed": seed,
+            "learning_rate": RATE,
+            "warmup": 0.0,
+            "final_rate": 1.0,
+            "beta2": 0.999,
+            "weight_decay": 0.0,
+            "sample_tokens": 0,
+        },
+    }
+
+
+@final
+class Turns(Display):
+    """Ours: holds `throughtime.train` after every validation until it is told to go on."""
+
+    def __init__(self, parent: Parent, folder: Path):
+        self._parent, self._journal = parent, Journal(folder / "journal.jsonl")
+        self._validations = 0
+        self._ends: list[float] = []
+
+    def show(self, moment: Moment) -> None:  # noqa: ARG002
+        self._ends.append(time.perf_counter())
+
+    def say(self, line: str) -> None:  # noqa: ARG002
+        found = list(self._journal.read("valid")) if self._ends else []
+        if len(found) == self._validations:
+            return
+        self._validations = len(found)
+        told = found[-1]
+        steps = [end - begin for begin, end in itertools.pairwise(self._ends)]
+        _answer(self._parent, told["tokens"], steps, LANES * WINDOW, told["valid"]["nats_per_token"])
+        self._ends.clear()
+        if self._parent.next() is None:
+            sys.exit()
+
+    def close(self) -> None:
+        pass
+
+
+def ours(settings: dict[str, Any], parent: Parent) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        if parent.next():
+            throughtime.train(settings, Path(folder, "run"), Turns(parent, Path(folder, "run")))
+
+
+class Network(nn.Module):
+    """The model as it is written in PyTorch."""
+
+    def __init__(self, vocabulary: int, hidden: int):
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, hidden)
+        self.rnn = nn.GRU(hidden, hidden)
+        self.output = nn.Linear(hidden, vocabulary)
+
+    def forward(self, ids_TB: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        y_TBH, state = self.rnn(self.embedding(ids_TB), state)
+        return self.output(y_TBH), state
+
+
+class Task(NamedTuple):
+    """What a training in PyTorch is given."""
+
+    recipe: Recipe
+    dataset: Dataset
+    network: Network
+    validate: Callable[[], float]
+    """Nats per token of the validation text."""
+
+
+def prepared(settings: dict[str, Any]) -> Task:
+    """Our text and our model's initial weights for a network of PyTorch."""
+    wanted = build(settings)
+    dataset = prepare(wanted.text)
+    generator = torch.Generator().manual_seed(wanted.training.seed)
+    model = LanguageModel(wanted.model, dataset.tokenizer.vocabulary_size, generator)
+    network = Network(model.vocabulary_size, wanted.model.hidden_size)
+    cell = cast(Cell, model.stack.cells[0])
+    pairs = [(model.embedding, network.embedding.weight), (model.W_o, network.output.weight)]
+    pairs.append((model.b_o, network.output.bias))
+    with torch.no_grad():
+        put_weights(network.rnn, cell)
+        for mine, its in pairs:
+            its.copy_(mine)
+
+    @torch.no_grad()
+    def validate() -> float:
+        take_weights(network.rnn, cell)
+        for mine, its in pairs:
+            mine.copy_(its)
+        assert dataset.valid is not None
+        return evaluate(model, dataset.valid).nats_per_token
+
+    return Task(wanted, dataset, network, validate)
+
+
+def plain(settings: dict[str, Any], parent: Parent) -> None:
+    """The loop as it is written in PyTorch, on our initial weights and our batches."""
+    task = prepared(settings)
+    model = task.network
+    training = task.recipe.training
+    optimiser = torch.optim.Adam(model.parameters(), lr=training.learning_rate)
+    cut = partition(task.dataset.train, task.recipe.streams, training.seed)
+    assert training.steps
+    epochs = [_epoch(cut, epoch) for epoch in range(-(-training.steps // cut.windows_per_epoch))]
+
+    def steps() -> Iterator[int]:
+        for inputs, targets in epochs:
+            state = None
+            for start in range(0, len(inputs), WINDOW):
+                if state is not None:
+                    state = state.detach()
+                optimiser.zero_grad()
+                logits, state = model(inputs[start : start + WINDOW], state)
+                loss = cross_entropy(logits.flatten(0, 1), targets[start : start + WINDOW].flatten())
+                loss.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+                optimiser.step()
+                yield LANES * WINDOW
+
+    _serve(parent, steps(), task.validate)
+
+
+def example(settings: dict[str, Any], parent: Parent) -> None:
+    """An equivalent, written anew, of what main.py of PyTorch's example `word_language_model` does with
+    `--model GRU --emsize H --nhid H --nlayers 1 --dropout 0`, and its defaults else: 20 lanes, windows of 35, plain
+    gradient descent at rate 20, a quarter of it after an epoch without a better validation, clipping at 0.25.
+    """
+    lanes, window, rate, clip = 20, 35, 20.0, 0.25
+    task = prepared(settings)
+    model = task.network
+    nn.init.uniform_(model.embedding.weight, -0.1, 0.1)
+    nn.init.uniform_(model.output.weight, -0.1, 0.1)
+    nn.init.zeros_(model.output.bias)
+    model.rnn.reset_parameters()
+    ids = torch.from_numpy(task.dataset.train.read(0, len(task.dataset.train)))
+    length = len(ids) // lanes
+    text = ids[: length * lanes].view(lanes, length).t().contiguous()
+    criterion = nn.NLLLoss()
+
+    def steps() -> Iterator[int]:
+        best, lr = float("inf"), rate
+        while True:
+            hidden = torch.zeros(1, lanes, task.recipe.model.hidden_size)
+            for start in range(0, len(text) - 1, window):
+                stop = min(start + window, len(text) - 1)
+                model.zero_grad()
+                hidden = hidden.detach()
+                logits, hidden = model(text[start:stop], hidden)
+                loss = criterion(log_softmax(logits.flatten(0, 1), dim=1), text[start + 1 : stop + 1].flatten())
+                loss.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), clip)
+                for parameter in model.parameters():
+                    assert parameter.grad is not None
+                    parameter.data.add_(parameter.grad, alpha=-lr)
+                yield lanes * (stop - start)
+            found = task.validate()
+            if found >= best:
+                lr /= 4
+            best = min(best, found)
+            yield 0  # what came since the last step is not training
+
+    _serve(parent, steps(), task.validate)
+
+
+TRAININGS: dict[str, tuple[Callable[..., None], str]] = {
+    "throughtime float32": (ours, "float32"),
+    "throughtime bf16": (ours, "bf16"),
+    "PyTorch": (plain, "float32"),
+    "word_language_model": (example, "float32"),
+}
+"""By their names: what runs, and the precision of a model of ours."""
+
+
+def _epoch(cut: Partition, epoch: int) -> tuple[Tensor, Tensor]:
+    """The windows of an epoch one behind the other: inputs and targets of each lane."""
+    windows = [cut[Place(epoch, index)] for index in range(cut.windows_per_epoch)]
+    inputs = torch.cat([torch.from_numpy(window.inputs_TB) for window in windows])
+    return inputs, torch.cat([torch.from_numpy(window.targets_TB) for window in windows])
+
+
+def _serve(parent: Parent, steps: Iterator[int], validate: Callable[[], float]) -> None:
+    """Train up to the tokens of each message. `steps` yields the tokens of a step, or 0 where it did something else."""
+    tokens = 0
+    while message := parent.next():
+        seconds: list[float] = []
+        read: list[int] = []
+        while tokens < message["tokens"]:
+            began = time.perf_counter()
+            now = next(steps)
+            if now:
+                seconds.append(time.perf_counter() - began)
+                read.append(now)
+            tokens += now
+        timed = sum(read[1:]) / len(read[1:]) if read[1:] else 0
+        _answer(parent, tokens, seconds[1:], timed, validate())
+
+
+def _answer(parent: Parent, tokens: int, seconds: list[float], tokens_a_step: float, nats: float) -> None:
+    parent.answer(tokens=tokens, timed=round(tokens_a_step * len(seconds)), seconds=sum(seconds), nats=nats)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=TRAININGS)
+    parser.add_argument("text", type=Path)
+    parser.add_argument("hidden", type=int)
+    parser.add_argument("steps", type=int)
+    parser.add_argument("validations", type=int)
+    options = vars(parser.parse_args())
+    run, precision = TRAININGS[options.pop("name")]
+    torch.manual_seed(0)
+    run(recipe(**options, precision=precision, seed=0), Parent())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The benchmarks run, and count rightly. What they measure here says nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from throughtime import engine
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+GATES = {"gru": 3, "layernorm-lstm": 4, "mingru": 2}
+
+needs_engine = pytest.mark.skipif(engine.level() is None, reason="there are no native kernels here")
+
+
+def run(script: str, *arguments: object) -> None:
+    command = [sys.executable, str(FOLDER / script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_engine
+def test_layers(tmp_path):
+    run("layer.py", "--quick", "--cells", *GATES, "--batches", 3, "--out", tmp_path)
+    found = json.loads((tmp_path / "layer.json").read_text())
+    assert [(point["cell"], point["kind"]) for point in found["points"]] == [
+        (cell, kind) for cell in GATES for kind in ("forward", "both", "variants")
+    ]
+    for point in found["points"]:
+        cell, batch, size = point["cell"], point["batch"], point["size"]
+        inputs = size + (0 if cell == "mingru" else size)
+        forward = 2 * found["steps"] * batch * GATES[cell] * size * inputs
+        ours = point["contenders"]["throughtime float32"]
+        assert ours["flops"] == forward * (1 if point["kind"] == "forward" else 3)
+        assert all(facts["microseconds"] and min(facts["microseconds"]) > 0 for facts in point["contenders"].values())
+        if point["kind"] != "variants":
+            assert point["contenders"]["PyTorch float32"]["apart"] < 1e-3
+    page = (tmp_path / "layer.md").read_text()
+    for cell in GATES:
+        assert f"\n## {cell}\n" in page
+        assert f"\n| {cell} bf16 | " in page
+    assert "<svg" in (tmp_path / "layer.svg").read_text()
+
+
+@needs_engine
+def test_trainings(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("In the beginning was the word, and the word was long.\n" * 150)
+    run("train.py", "--quick", "--text", text, "--target", 10, "--out", tmp_path)
+    found = json.loads((tmp_path / "train.json").read_text())
+    ours, pytorch = (found["turns"][name] for name in ("throughtime float32", "PyTorch"))
+    assert [turn["tokens"] for turn in ours] == [turn["tokens"] for turn in pytorch]
+    for one, other in zip(ours, pytorch, strict=True):
+        assert one["nats"] == pytest.approx(other["nats"], rel=0.01)
+    page = (tmp_path / "train.md").read_text()
+    assert all(f"\n| {name} | " in page for name in found["turns"])
+
+
+def test_a_child_that_ends_says_why(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from pipe import Child
+
+    talk = "from pipe import Parent\nparent = Parent()\nprint('noise')\nparent.answer(**parent.next())\nparent.why"
+    child = Child([sys.executable, "-c", talk])
+    assert child.ask(one=1) == {"one": 1}
+    with pytest.raises(RuntimeError, match="no attribute 'why'"):
+        child.ask(two=2)
+    child.close()
