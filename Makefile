@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 MISSING := 'from scikit_build_core.build import get_requires_for_build_editable as missing; print(*missing())'
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check sanitize bench format clean
 
 demo: $(READY)  ## train on the text that Python carries, for two minutes
 	$(BIN)/throughtime train --recipe demo
@@ -21,6 +21,8 @@ check: $(READY)  ## format, lint, types, the layout
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/layout
 
+sanitize: build/sanitized-address build/sanitized-thread  ## kernels, watched for wrong memory and races; needs GCC
+
 bench: $(READY)  ## figures for docs/benchmarks, on a machine that does nothing else, for hours
 	$(BIN)/python benchmarks/text.py
 	$(BIN)/python benchmarks/output.py
@@ -33,6 +35,24 @@ format: $(READY)  ## put the code into its form
 
 clean:  ## remove what make made; runs stay
 	rm -rf $(VENV) build src/throughtime/engine/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# Memory is another matter for each length of a vector; races are between threads, whatever the instruction set.
+build/sanitized-address: SANITIZE = address,undefined
+build/sanitized-address: LIBRARY = libasan.so
+build/sanitized-address: LEVELS = portable;avx2;avx512bf16
+build/sanitized-thread: SANITIZE = thread
+build/sanitized-thread: LIBRARY = libtsan.so
+build/sanitized-thread: LEVELS = portable
+
+# Python gives back little of its memory at its end: what leaks cannot be told.
+.PHONY: build/sanitized-address build/sanitized-thread
+build/sanitized-address build/sanitized-thread: $(READY)
+	rm -rf $@
+	$(INSTALL) --no-deps --no-build-isolation --target $@ --config-settings=build-dir=$@-objects \
+	  --config-settings=install.strip=false --config-settings=cmake.define.THROUGHTIME_SANITIZE=$(SANITIZE) \
+	  --config-settings='cmake.define.THROUGHTIME_LEVELS=$(LEVELS)' .
+	LD_PRELOAD=$$($(CXX) -print-file-name=$(LIBRARY)) PYTHONPATH=$@:tests ASAN_OPTIONS=detect_leaks=0 \
+	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(BIN)/python tests/engine/sanitize.py
 
 # The tools of the build lie in .venv, so that what it compiled last time still counts; cmake and ninja only where the
 # machine has none.

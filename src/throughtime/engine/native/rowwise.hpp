@@ -69,7 +69,8 @@ struct Rowwise {
         typedef Normal<Cell, Forward<Cell, P>> Normals;
         for (long i = 0; i < mine.size(); i++) pass.recur(mine.back_and_forth(i, t), t, rows);
         sync();
-        const bool writes = mine.begin == 0;  // all who share a row find the same moments; one writes them down
+        // All who share a row find the same moments; who has its first units writes them down.
+        const bool writes = mine.begin == 0 && mine.size() > 0;
         Vec v[Cell::VECTORS];
         for (long b = rows.begin; b < rows.end; b++) {
             const Moments of_x = moments(pass, t, b, Cell::X, Cell::GATES), of_a = moments(pass, t, b, Cell::A, Cell::GATES);
