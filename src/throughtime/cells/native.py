@@ -106,9 +106,10 @@ class _Sequence(torch.autograd.Function):
             results["carried"] = torch.empty(lanes, units)
         if fixed.keeps and any(ctx.needs_input_grad):
             saved, read = kernel.sizes(shape)
-            arrays["saved"] = torch.empty(saved // 4)
+            kept = torch.from_dlpack(engine.memory(saved + read))
+            arrays["saved"] = kept[:saved].view(torch.float32)
             if kernel.product:
-                arrays["read"] = torch.empty(read, dtype=torch.uint8)
+                arrays["read"] = kept[saved:]
         kernel.forward(shape, torch.get_num_threads(), **arrays, **results)
         ctx.kernel, ctx.shape, ctx.names = kernel, shape, list(arrays)
         ctx.save_for_backward(*arrays.values())

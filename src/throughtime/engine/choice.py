@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from throughtime.errors import SettingError
 
@@ -51,6 +51,20 @@ def kernel(cell: str, precision: str = "float32") -> Recurrence | None:
     """
     chosen = level()
     return _native.recurrence(chosen, cell, precision == "bf16") if chosen else None
+
+
+def memory(size: int) -> Any:
+    """Bytes of undefined content, as an array that other libraries can share (`__dlpack__`).
+
+    The block is used again once nobody holds it: a fresh one would come from the system page by page, which takes longer
+    than a kernel needs to fill it.
+
+    Raises:
+        RuntimeError: where there are no kernels.
+    """
+    if _native is None:
+        raise RuntimeError("there are no native kernels here; see `throughtime doctor`")
+    return _native.memory(size)
 
 
 def describe() -> str:

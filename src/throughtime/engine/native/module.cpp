@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels.hpp"
+#include "memory.hpp"
 #include "team.hpp"
 
 namespace nb = nanobind;
@@ -174,6 +175,12 @@ void backward(const Recurrence& r, const Shape& shape, int threads, const nb::kw
     r.backward(l);
 }
 
+// An array of bytes that goes back to the lender when nobody holds it any more.
+nb::ndarray<uint8_t, nb::ndim<1>> memory(size_t bytes) {
+    void* borrowed = borrow(bytes);
+    return {borrowed, {bytes}, nb::capsule(borrowed, [](void* memory) noexcept { give_back(memory); })};
+}
+
 const Recurrence& recurrence(const std::string& level, const std::string& cell, bool bf16) {
     for (const Level* l : levels())
         if (level == l->name)
@@ -191,6 +198,7 @@ NB_MODULE(_native, m) {
         return names;
     });
     m.def("thread_source", [] { return std::string(thread_source()); });
+    m.def("memory", &memory, nb::arg("bytes"));
     m.def("recurrence", &recurrence, nb::arg("level"), nb::arg("cell"), nb::arg("bf16"), nb::rv_policy::reference);
     nb::class_<Recurrence>(m, "Recurrence")
         .def_ro("gates", &Recurrence::gates)

@@ -113,6 +113,10 @@ struct Start {
     long row;
 };
 
+// How far ahead of a product B is fetched, in elements. The processor's own prefetcher stops at the end of every page,
+// and a panel goes through many.
+constexpr long AHEAD = 3072 / sizeof(float);
+
 // One tile: R rows, C vectors.
 template <class P, int R, int C>
 __attribute__((noinline)) void tile(const typename P::Left* a, const Strides& s, const typename P::Right* b, float* c,
@@ -127,10 +131,17 @@ __attribute__((noinline)) void tile(const typename P::Left* a, const Strides& s,
     const long row = s.row, k = s.k;
     for (int segment = 0; segment < s.segments; segment++) {
         const typename P::Left* p = a + segment * s.segment;
+        if (s.segments > 1)
+#pragma GCC unroll 16
+            for (int r = 0; r < R; r++) __builtin_prefetch(p + 2 * s.segment + r * row);
         int left = s.length / P::ADVANCE;
         for (; left >= U; left -= U) {
 #pragma GCC unroll 4
-            for (int u = 0; u < U; u++) P::step(sum[u], p + u * P::ADVANCE * k, row, k, b + u * C * LANES);
+            for (int u = 0; u < U; u++) {
+                if (U == 1)  // else B is the bottleneck, and every load counts
+                    for (int j = 0; j < C; j++) __builtin_prefetch(b + j * LANES + AHEAD);
+                P::step(sum[u], p + u * P::ADVANCE * k, row, k, b + u * C * LANES);
+            }
             p += U * P::ADVANCE * k;
             b += U * C * LANES;
         }

@@ -4,7 +4,6 @@
 #include <link.h>
 #include <pthread.h>
 #include <sched.h>
-#include <sys/mman.h>
 
 #include <condition_variable>
 #include <cstdlib>
@@ -215,29 +214,6 @@ void wait(Barrier& barrier, int members) {
     }
     for (int spin = 0; __atomic_load_n(&barrier.round, __ATOMIC_ACQUIRE) == round; spin++)
         spin < 4000 ? pause() : (void)sched_yield();
-}
-
-void* workspace(size_t bytes) {
-    struct Free {
-        void operator()(void* memory) const { free(memory); }
-    };
-    static thread_local std::unique_ptr<void, Free> kept;
-    static thread_local size_t size = 0;
-    if (bytes > size) {
-        kept.reset();
-        size = 0;
-        // Large pages where the system has them: a product touches more small ones than the processor keeps track of.
-        const size_t page = bytes >= (4u << 20) ? 2u << 20 : 64;
-        bytes = (bytes + page - 1) / page * page;
-        void* memory = nullptr;
-        if (posix_memalign(&memory, page, bytes) != 0) throw std::bad_alloc();
-#if defined(MADV_HUGEPAGE)
-        if (page > 64) madvise(memory, bytes, MADV_HUGEPAGE);
-#endif
-        kept.reset(memory);
-        size = bytes;
-    }
-    return kept.get();
 }
 
 }  // namespace throughtime

@@ -1,7 +1,5 @@
-// Threads, barriers and scratch memory. Compiled once, for every processor.
+// Threads and barriers. Compiled once, for every processor.
 #pragma once
-
-#include <cstddef>
 
 namespace throughtime {
 
@@ -19,8 +17,5 @@ struct alignas(64) Barrier {
 
 // Returns when `members` threads have called it. It spins: the steps it stands between are microseconds long.
 void wait(Barrier& barrier, int members);
-
-// Memory that lasts until this thread asks again; its content is undefined. Throws std::bad_alloc.
-void* workspace(size_t bytes);
 
 }  // namespace throughtime

@@ -18,6 +18,7 @@
 #pragma once
 
 #include "kernels.hpp"
+#include "memory.hpp"
 #include "product.hpp"
 #include "team.hpp"
 

@@ -1,0 +1,97 @@
+#include "memory.hpp"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <vector>
+
+namespace throughtime {
+namespace {
+
+constexpr size_t SMALL_PAGE = 64, LARGE_PAGE = 2u << 20;
+
+struct Free {
+    void operator()(void* memory) const { free(memory); }
+};
+typedef std::unique_ptr<void, Free> Owned;
+
+// Large pages where the system has them: a product touches more small ones than the processor keeps track of.
+size_t page_for(size_t bytes) { return bytes >= 2 * LARGE_PAGE ? LARGE_PAGE : SMALL_PAGE; }
+
+size_t in_pages(size_t bytes) { return (bytes + page_for(bytes) - 1) / page_for(bytes) * page_for(bytes); }
+
+Owned allocate(size_t bytes) {
+    void* memory = nullptr;
+    if (posix_memalign(&memory, page_for(bytes), bytes) != 0) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
+    if (page_for(bytes) == LARGE_PAGE) madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+    return Owned(memory);
+}
+
+class Lender {
+    struct Block {
+        Owned memory;
+        size_t size;
+    };
+    std::mutex mutex;
+    std::vector<Block> lent, idle;
+
+   public:
+    void* borrow(size_t bytes) {
+        bytes = in_pages(bytes);
+        std::lock_guard lock(mutex);
+        lent.reserve(lent.size() + 1);
+        idle.reserve(lent.size() + idle.size() + 1);  // so that giving back cannot fail
+        // A block of twice the size would do as well, but then somebody else may lack it.
+        const auto found = std::find_if(idle.begin(), idle.end(), [&](const Block& block) {
+            return block.size >= bytes && block.size / 2 <= bytes;
+        });
+        if (found != idle.end()) {
+            lent.push_back(std::move(*found));
+            idle.erase(found);
+        } else {
+            idle.clear();  // the sizes have changed: what was kept was for others
+            lent.push_back({allocate(bytes), bytes});
+        }
+        return lent.back().memory.get();
+    }
+
+    void give_back(void* memory) {
+        std::lock_guard lock(mutex);
+        const auto found =
+            std::find_if(lent.begin(), lent.end(), [&](const Block& block) { return block.memory.get() == memory; });
+        idle.push_back(std::move(*found));
+        lent.erase(found);
+    }
+};
+
+// Never destroyed: arrays may outlive it at the end of a process.
+Lender& lender() {
+    static Lender& lender = *new Lender;
+    return lender;
+}
+
+}  // namespace
+
+void* workspace(size_t bytes) {
+    static thread_local Owned kept;
+    static thread_local size_t size = 0;
+    if (bytes > size) {
+        kept.reset();
+        size = 0;
+        kept = allocate(in_pages(bytes));
+        size = in_pages(bytes);
+    }
+    return kept.get();
+}
+
+void* borrow(size_t bytes) { return lender().borrow(bytes); }
+
+void give_back(void* memory) { lender().give_back(memory); }
+
+}  // namespace throughtime

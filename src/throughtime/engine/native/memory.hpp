@@ -1,0 +1,16 @@
+// Memory in large pages, used again: the system takes longer to hand out a new page than a kernel to fill it. Its content
+// is undefined. Compiled once, for every processor. All of it throws std::bad_alloc.
+#pragma once
+
+#include <cstddef>
+
+namespace throughtime {
+
+// Lasts until this thread asks again.
+void* workspace(size_t bytes);
+
+// Lasts until it is given back, by any thread, and is then kept for who asks next: no more than was ever lent at once.
+void* borrow(size_t bytes);
+void give_back(void* memory);
+
+}  // namespace throughtime
