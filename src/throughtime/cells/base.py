@@ -117,17 +117,17 @@ class Cell(nn.Module, ABC):
         for name, array, shape in shaped:
             if array is not None and list(array.shape) != shape:
                 raise ValueError(f"{name} should have shape {shape}, got {list(array.shape)}")
-        initial = self.initial_state(lanes)
-        state = initial if state is None else state
+        state = self.initial_state(lanes) if state is None else state
         for array in leaves(state):
             if list(array.shape) != [lanes, self.hidden_size]:
                 raise ValueError(
                     f"a state should have shape {[lanes, self.hidden_size]}, got {list(array.shape)}; "
                     "see cells.state.select_rows"
                 )
-        if self._parameters_of and steps and lanes and native.takes(inputs, *leaves(state), *self.parameters()):
+        if self._parameters_of and steps and lanes:
             parameters = self._parameters_of(self)
-            return native.run(parameters, self.precision, inputs, ids_TB, state, fresh_TB, flow_TB, masks)
+            if native.takes(parameters, inputs, *leaves(state)):
+                return native.run(parameters, self.precision, inputs, ids_TB, state, fresh_TB, flow_TB, masks)
         x_TBD = inputs if ids_TB is None else embedding(ids_TB, inputs)
         # A fused form takes masked weights as it takes any; a state masked in the product alone is nothing it knows.
         unroll = unroll_steps if masks is not None and masks.state_BH is not None else self._unroll
@@ -137,7 +137,7 @@ class Cell(nn.Module, ABC):
             if flow_TB is not None:
                 state = scale_gradient(state, flow_TB[start])
             if fresh_TB is not None:
-                state = reset_rows(state, fresh_TB[start], initial)
+                state = reset_rows(state, fresh_TB[start], self.initial_state(lanes))
             y_TBH, state = unroll(self, x_TBD[start:stop], state, *given)
             outputs.append(y_TBH)
         if len(outputs) == 1:

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+_LEVELS = 1 << 16
+"""A mask is drawn in steps of probability this fine: four entries from a number of 64 bits."""
 
 
 class Masks(NamedTuple):
@@ -24,10 +28,18 @@ class Masks(NamedTuple):
 
 
 def draw_mask(like: Tensor, probability: float, noise: torch.Generator | None) -> Tensor | None:
-    """A mask in the shape of `like`, drawn from `noise`; None where there is no noise or nothing to drop."""
+    """A mask in the shape of `like`, drawn from `noise`; None where there is no noise or nothing to drop.
+
+    PyTorch's generator gives the seed of a quicker one: `bernoulli_` takes as long for an entry as the layer's products
+    for a hundred.
+    """
     if noise is None or not probability:
         return None
-    return torch.empty_like(like).bernoulli_(1 - probability, generator=noise).div_(1 - probability)
+    seed = int(torch.randint(1 << 62, (), generator=noise))
+    words = np.random.SFC64(seed).random_raw(-(-like.numel() // 4))
+    most = max(round((1 - probability) * _LEVELS), 1) - 1
+    kept = torch.from_numpy(words.view(np.uint16)[: like.numel()] <= most)
+    return kept.to(like.device, like.dtype).div_(1 - probability).view(like.shape)
 
 
 def drop(array: Tensor, probability: float, noise: torch.Generator | None) -> Tensor:

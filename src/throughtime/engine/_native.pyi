@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 Shape = tuple[int, int, int, int, int]
 """T, B, D, H and V; V is 0 where the inputs are not rows of a table."""
 
 def levels() -> list[str]: ...
 def thread_source() -> str: ...
-def memory(bytes: int) -> Any: ...
+def memory(bytes: int) -> NDArray[np.uint8]: ...
 def recurrence(level: str, cell: str, bf16: bool) -> Recurrence: ...
 
 class Recurrence:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from throughtime.errors import SettingError
 
@@ -17,6 +17,9 @@ except ImportError:  # the package was installed without a compiler
     _native = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from throughtime.engine._native import Recurrence
 
 VARIABLE = "THROUGHTIME_ISA"
@@ -53,11 +56,11 @@ def kernel(cell: str, precision: str = "float32") -> Recurrence | None:
     return _native.recurrence(chosen, cell, precision == "bf16") if chosen else None
 
 
-def memory(size: int) -> Any:
-    """Bytes of undefined content, as an array that other libraries can share (`__dlpack__`).
+def memory(size: int) -> NDArray[np.uint8]:
+    """So many bytes of undefined content.
 
-    The block is used again once nobody holds it: a fresh one would come from the system page by page, which takes longer
-    than a kernel needs to fill it.
+    The block is used again once nobody holds it: a fresh one would come from the system page by page, which takes
+    longer than a kernel needs to fill it.
 
     Raises:
         RuntimeError: where there are no kernels.

@@ -153,7 +153,7 @@ struct Backward : Window<Cell, P> {
     void through_step(long panel, long t, long first, int rows, float* to) const {
         const Left* a = reinterpret_cast<const Left*>(d_at(Cell::RECURRENT, 0, t, first));
         multiply_panel<P>(a, along_gates(T * B, GATES * blocks), U + panel * panel_size<P>(depth, PANEL), PANEL,
-                          PANEL * LANES, to, PANEL * LANES, rows, {nullptr, 0});
+                          PANEL * LANES, {to, PANEL * LANES}, rows, {nullptr, 0});
         for (int r = 0; r < rows; r++)
             for (int j = 0; j < PANEL; j++) {
                 const long block = panel * PANEL + j;
@@ -242,7 +242,7 @@ struct Backward : Window<Cell, P> {
                     float* to = l.dx + first * D + column;
                     multiply_panel<P>(reinterpret_cast<const Left*>(din + (i * inputs + first) * LANES), s,
                                       W + panel * panel_size<P>(depth, PANEL) + panel_size<P>(i * LANES, PANEL), PANEL,
-                                      D - column, to, D, left < most_rows ? left : most_rows, {i ? to : nullptr, D});
+                                      D - column, {to, D}, left < most_rows ? left : most_rows, {i ? to : nullptr, D});
                 }
     }
 
@@ -263,8 +263,8 @@ struct Backward : Window<Cell, P> {
                             const int left = Base::valid(i % blocks) - lane;
                             const long row = gates[i / blocks] * H + i % blocks * LANES + lane;
                             float* c = to + row * columns + column;
-                            multiply_panel<G>(across + (i * steps + k) * LANES + lane, s, b, vectors, columns - column, c,
-                                              columns, left < WEIGHTS_ROWS ? left : WEIGHTS_ROWS,
+                            multiply_panel<G>(across + (i * steps + k) * LANES + lane, s, b, vectors, columns - column,
+                                              {c, columns}, left < WEIGHTS_ROWS ? left : WEIGHTS_ROWS,
                                               {k ? c : nullptr, columns});
                         }
                 }

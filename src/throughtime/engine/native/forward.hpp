@@ -13,6 +13,10 @@ struct Forward : Window<Cell, P> {
     typedef typename Base::Right Right;
     using Base::l, Base::T, Base::B, Base::D, Base::H, Base::blocks, Base::padded, Base::SLOTS, Base::GATES, Base::VECTORS;
 
+    static constexpr int PANEL = GATES == 1 ? 2 : 1;  // blocks of units whose gates are multiplied together
+    static constexpr int WIDTH = PANEL * GATES;       // vectors of that
+
+    const long panels = (blocks + PANEL - 1) / PANEL;
     Right *W = nullptr, *U = nullptr;
     float* vectors = nullptr;  // [block][vector][lane]
     Operand* x = nullptr;
@@ -22,17 +26,17 @@ struct Forward : Window<Cell, P> {
     Barrier all, groups[MOST_THREADS];
 
     explicit Forward(const Layer& layer) : Base(layer) {
-        W_panel = panel_size<P>(Base::x_row, GATES);
-        U_panel = panel_size<P>(padded, GATES);
+        W_panel = panel_size<P>(Base::x_depth, WIDTH);
+        U_panel = panel_size<P>(padded, WIDTH);
         chunk = CHUNK_BYTES * l.threads / (B * blocks * SLOTS * LANES * (long)sizeof(float));
         if (chunk * B < 64) chunk = (64 + B - 1) / B;
         if (chunk > T) chunk = T;
         for (size_t size = 0;;) {
             Arena arena(size ? workspace(size) : nullptr);
-            W = arena.template take<Right>(blocks * W_panel);
-            U = arena.template take<Right>(blocks * U_panel);
+            W = arena.template take<Right>(panels * W_panel);
+            U = arena.template take<Right>(panels * U_panel);
             vectors = arena.template take<float>(blocks * VECTORS * LANES);
-            x = Base::COPIES_X ? arena.template take<Operand>((l.ids ? l.vocabulary : T * B) * Base::x_row) : nullptr;
+            x = Base::copies_x ? arena.template take<Operand>((l.ids ? l.vocabulary : T * B) * Base::x_row) : nullptr;
             table = l.ids ? arena.template take<float>(blocks * l.vocabulary * GATES * LANES) : nullptr;
             Base::saved_steps = l.saved ? T : l.ids ? 1 : chunk;
             Base::read_steps = l.read ? T : 2;
@@ -45,23 +49,31 @@ struct Forward : Window<Cell, P> {
         }
     }
 
-    const float* row_of(const float* weights, const int* gate, long columns, long block, int n) const {
-        const long unit = block * LANES + n % LANES;
-        return weights && unit < H ? weights + (gate[n / LANES] * H + unit) * columns : nullptr;
+    Range blocks_of(Range panels) const {
+        return {panels.begin * PANEL, panels.end * PANEL < blocks ? panels.end * PANEL : blocks};
+    }
+
+    // How many vectors a panel has: the last one can be narrower.
+    int width(long panel) const { return (int)blocks_of({panel, panel + 1}).size() * GATES; }
+
+    // Column n of a panel is a row of the weights.
+    const float* row_of(const float* weights, const int* gate, long columns, long panel, int n) const {
+        const long vector = n / LANES, unit = (panel * PANEL + vector / GATES) * LANES + n % LANES;
+        return weights && unit < H ? weights + (gate[vector % GATES] * H + unit) * columns : nullptr;
     }
 
     void pack(Range mine) const {
-        Base::pack_vectors(vectors, mine);
-        for (long block = mine.begin; block < mine.end; block++) {
-            pack_columns<P>([&](int n) { return row_of(l.W, Cell::W_GATE, D, block, n); },
-                            unscaled, D, GATES, W + block * W_panel);
+        Base::pack_vectors(vectors, blocks_of(mine));
+        for (long panel = mine.begin; panel < mine.end; panel++) {
+            pack_columns<P>([&](int n) { return row_of(l.W, Cell::W_GATE, D, panel, n); },
+                            unscaled, D, width(panel), W + panel * W_panel);
             if (!Cell::PRODUCT) continue;
-            pack_columns<P>([&](int n) { return row_of(l.U, Cell::U_GATE, H, block, n); },
-                            [&](int n) { return row_of(l.U_mask, Cell::U_GATE, H, block, n); }, H, GATES,
-                            U + block * U_panel);
+            pack_columns<P>([&](int n) { return row_of(l.U, Cell::U_GATE, H, panel, n); },
+                            [&](int n) { return row_of(l.U_mask, Cell::U_GATE, H, panel, n); }, H, width(panel),
+                            U + panel * U_panel);
             // The states are padded with zeros, the weights that meet them must not be NaN.
-            const long filled = (H + P::DEPTH - 1) / P::DEPTH * GATES * LANES;
-            memset(U + block * U_panel + filled, 0, (U_panel - filled) * sizeof(Right));
+            const long filled = (H + P::DEPTH - 1) / P::DEPTH * width(panel) * LANES;
+            memset(U + panel * U_panel + filled, 0, (U_panel - filled) * sizeof(Right));
         }
     }
 
@@ -75,33 +87,44 @@ struct Forward : Window<Cell, P> {
     }
 
     const Left* x_at(long row) const {
-        const void* from = Base::COPIES_X ? (const void*)(x + row * Base::x_row) : (const void*)(l.x + row * D);
+        const void* from = Base::copies_x ? (const void*)(x + row * Base::x_row) : (const void*)(l.x + row * D);
         return static_cast<const Left*>(from);
     }
 
-    // W x, and the first vectors where the slots start as they do, for `rows` rows of x, into records of `record` floats.
-    void project(long block, long first, long rows, float* to, long record) const {
-        const long row = Base::COPIES_X ? Base::x_row : D;
-        const Strides strides{row / P::PER_LEFT, 1, 0, 1, (int)(Base::x_row / P::PER_LEFT)};
-        const float* start = vectors + block * VECTORS * LANES;
-        multiply_panel<P>(x_at(first), strides, W + block * W_panel, GATES, GATES * LANES, to, record, rows,
-                          {Cell::STARTS ? start : nullptr, 0});
-        for (int j = GATES; j < Cell::STARTS && j * LANES < record; j++)
+    // W x, and the first vectors where the slots start as they do, for `rows` rows of x, into records of `record` floats,
+    // those of a block `apart` from those of the next.
+    void project(long panel, long first, long rows, float* to, long record, long apart) const {
+        const long row = Base::copies_x ? Base::x_row : D;
+        const Strides strides{row / P::PER_LEFT, 1, 0, 1, (int)(Base::x_depth / P::PER_LEFT)};
+        const float* start = vectors + panel * PANEL * VECTORS * LANES;
+        multiply_panel<P>(x_at(first), strides, W + panel * W_panel, width(panel), width(panel) * LANES,
+                          {to, record, vector_stride(apart)}, rows,
+                          {Cell::STARTS ? start : nullptr, 0, vector_stride(VECTORS * LANES)});
+        for (int j = WIDTH; j < Cell::STARTS && j * LANES < record; j++)
             for (long i = 0; i < rows; i++) store(to + i * record + j * LANES, load(start + j * LANES));
     }
 
+    // From a panel's vector to the next: the slots of a block lie side by side, blocks lie `apart`.
+    static constexpr long vector_stride(long apart) {
+        static_assert(PANEL == 1 || GATES == 1);
+        return PANEL == 1 ? LANES : apart;
+    }
+
+    long apart() const { return Base::saved_at(1, 0, 0) - Base::saved_at(0, 0, 0); }
+
     void project_ahead(long t, long until, Range rows, Range mine) const {
-        for (long block = mine.begin; block < mine.end; block++)
+        for (long panel = mine.begin; panel < mine.end; panel++)
             if (rows.size() == B)
-                project(block, t * B, (until - t) * B, Base::saved_at(block, t, 0), SLOTS * LANES);
+                project(panel, t * B, (until - t) * B, Base::saved_at(panel * PANEL, t, 0), SLOTS * LANES, apart());
             else
                 for (long later = t; later < until; later++)
-                    project(block, later * B + rows.begin, rows.size(), Base::saved_at(block, later, rows.begin),
-                            SLOTS * LANES);
+                    project(panel, later * B + rows.begin, rows.size(),
+                            Base::saved_at(panel * PANEL, later, rows.begin), SLOTS * LANES, apart());
     }
 
     void look_up(long t, Range rows, Range mine) const {
-        for (long block = mine.begin; block < mine.end; block++)
+        const Range mine_blocks = blocks_of(mine);
+        for (long block = mine_blocks.begin; block < mine_blocks.end; block++)
             for (long b = rows.begin; b < rows.end; b++) {
                 float* to = Base::saved_at(block, t, b);
                 const float* from = table + (block * l.vocabulary + l.ids[t * B + b]) * GATES * LANES;
@@ -111,13 +134,14 @@ struct Forward : Window<Cell, P> {
     }
 
     // Adds U h to the slots of step t.
-    void recur(long block, long t, Range rows) const {
+    void recur(long panel, long t, Range rows) const {
         if (!Cell::PRODUCT) return;
         const Strides strides{Base::read_row / P::PER_LEFT, 1, 0, 1, (int)(padded / P::PER_LEFT)};
         const Left* a = reinterpret_cast<const Left*>(Base::read_at(t, rows.begin));
-        float* to = Base::saved_at(block, t, rows.begin) + Cell::RECURRENT * LANES;
-        multiply_panel<P>(a, strides, U + block * U_panel, GATES, GATES * LANES, to, SLOTS * LANES, rows.size(),
-                          {Cell::STARTS ? to : nullptr, SLOTS * LANES});
+        float* to = Base::saved_at(panel * PANEL, t, rows.begin) + Cell::RECURRENT * LANES;
+        multiply_panel<P>(a, strides, U + panel * U_panel, width(panel), width(panel) * LANES,
+                          {to, SLOTS * LANES, vector_stride(apart())}, rows.size(),
+                          {Cell::STARTS ? to : nullptr, SLOTS * LANES, vector_stride(apart())});
     }
 
     void put_output(long block, long t, long b, Vec y) const {
@@ -135,18 +159,19 @@ struct Forward : Window<Cell, P> {
     }
 
     void run(int thread, int threads) {
-        const Grid grid = Grid::of(threads, B, blocks, blocks * U_panel * (long)sizeof(Right));
+        const Grid grid = Grid::of(threads, B, panels, panels * U_panel * (long)sizeof(Right));
         const int row_group = thread / grid.unit_groups, unit_group = thread % grid.unit_groups;
-        const Range rows = share(B, row_group, grid.row_groups), mine = share(blocks, unit_group, grid.unit_groups);
+        const Range rows = share(B, row_group, grid.row_groups), mine = share(panels, unit_group, grid.unit_groups);
+        const Range packed = share(panels, thread, threads);
 
-        pack(share(blocks, thread, threads));
-        if (Base::COPIES_X) Base::round_x(x, share(l.ids ? l.vocabulary : T * B, thread, threads));
+        pack(packed);
+        if (Base::copies_x) Base::copy_x(x, share(l.ids ? l.vocabulary : T * B, thread, threads));
         if (Cell::PRODUCT) first_reads(share(B, thread, threads));
         wait(all, threads);
         if (table) {
-            const Range packed = share(blocks, thread, threads);
-            for (long block = packed.begin; block < packed.end; block++)
-                project(block, 0, l.vocabulary, table + block * l.vocabulary * GATES * LANES, GATES * LANES);
+            const long entry = GATES * LANES, apart = l.vocabulary * entry;
+            for (long panel = packed.begin; panel < packed.end; panel++)
+                project(panel, 0, l.vocabulary, table + panel * PANEL * apart, entry, apart);
             wait(all, threads);
         }
         const auto sync = [&] { wait(groups[row_group], grid.unit_groups); };
@@ -157,7 +182,8 @@ struct Forward : Window<Cell, P> {
                 project_ahead(t, t + chunk < T ? t + chunk : T, rows, mine);
             Cell::Steps::forward(*this, t, rows, mine, sync);
         }
-        for (long block = mine.begin; block < mine.end; block++) last_states(block, rows);
+        const Range mine_blocks = blocks_of(mine);
+        for (long block = mine_blocks.begin; block < mine_blocks.end; block++) last_states(block, rows);
     }
 
     static void call(const Layer& layer) {

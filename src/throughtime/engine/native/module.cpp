@@ -176,7 +176,7 @@ void backward(const Recurrence& r, const Shape& shape, int threads, const nb::kw
 }
 
 // An array of bytes that goes back to the lender when nobody holds it any more.
-nb::ndarray<uint8_t, nb::ndim<1>> memory(size_t bytes) {
+nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>> memory(size_t bytes) {
     void* borrowed = borrow(bytes);
     return {borrowed, {bytes}, nb::capsule(borrowed, [](void* memory) noexcept { give_back(memory); })};
 }

@@ -107,10 +107,16 @@ constexpr int TALLEST = 16;
 // Chains of sums for one entry: with few entries a single chain would wait for each addition to end.
 constexpr int chains(int entries) { return entries >= 6 ? 1 : entries >= 3 ? 2 : 4; }
 
+// Where C's vectors lie.
+struct Sums {
+    float* at;
+    long row, vector = LANES;
+};
+
 // What a product is added to: C itself, a bias (whose rows are all the same: row = 0), or nothing (null).
 struct Start {
     const float* at;
-    long row;
+    long row, vector = LANES;
 };
 
 // How far ahead of a product B is fetched, in elements. The processor's own prefetcher stops at the end of every page,
@@ -119,13 +125,13 @@ constexpr long AHEAD = 3072 / sizeof(float);
 
 // One tile: R rows, C vectors.
 template <class P, int R, int C>
-__attribute__((noinline)) void tile(const typename P::Left* a, const Strides& s, const typename P::Right* b, float* c,
-                                    long c_row, const Start& start) {
+__attribute__((noinline)) void tile(const typename P::Left* a, const Strides& s, const typename P::Right* b,
+                                    const Sums& c, const Start& start) {
     constexpr int U = chains(R * C);
     Vec sum[U][R][C];
     for (int r = 0; r < R; r++)
         for (int j = 0; j < C; j++) {
-            __builtin_prefetch(c + r * c_row + j * LANES, 1);  // it is needed at the end, and may come from far
+            __builtin_prefetch(c.at + r * c.row + j * c.vector, 1);  // it is needed at the end, and may come from far
             for (int u = 0; u < U; u++) sum[u][r][j] = Vec{};
         }
     const long row = s.row, k = s.k;
@@ -154,13 +160,13 @@ __attribute__((noinline)) void tile(const typename P::Left* a, const Strides& s,
     for (int r = 0; r < R; r++)
         for (int j = 0; j < C; j++) {
             for (int u = 1; u < U; u++) sum[0][r][j] += sum[u][r][j];
-            if (start.at) sum[0][r][j] += load(start.at + r * start.row + j * LANES);
-            store(c + r * c_row + j * LANES, sum[0][r][j]);
+            if (start.at) sum[0][r][j] += load(start.at + r * start.row + j * start.vector);
+            store(c.at + r * c.row + j * c.vector, sum[0][r][j]);
         }
 }
 
 template <class P>
-using Tile = void (*)(const typename P::Left*, const Strides&, const typename P::Right*, float*, long, const Start&);
+using Tile = void (*)(const typename P::Left*, const Strides&, const typename P::Right*, const Sums&, const Start&);
 
 template <class P, int C, int R = MAX_ROWS<C>>
 Tile<P> tile_of(int rows) {
@@ -196,21 +202,22 @@ struct Rows {
 // C = start + A B for `rows` rows of A and one panel of `vectors` vectors, of which `columns` columns are to be kept.
 template <class P>
 void multiply_panel(const typename P::Left* a, const Strides& s, const typename P::Right* b, int vectors, long columns,
-                    float* c, long c_row, long rows, Start start) {
+                    Sums c, long rows, Start start) {
     const Rows cut(rows, max_rows(vectors));
     for (int i = 0; i < cut.tiles; i++) {
         const int first = cut.first(i), count = cut.count(i);
         const Tile<P> run = tile_of<P>(vectors, count);
-        const Start here{start.at ? start.at + first * start.row : nullptr, start.row};
+        const Sums to{c.at + first * c.row, c.row, c.vector};
+        const Start from{start.at ? start.at + first * start.row : nullptr, start.row, start.vector};
         if (columns >= vectors * LANES) {
-            run(a + first * s.row, s, b, c + first * c_row, c_row, here);
+            run(a + first * s.row, s, b, to, from);
             continue;
         }
         alignas(64) float part[TALLEST * 4 * LANES];  // the last panel: what lies beyond the columns is not C's
-        run(a + first * s.row, s, b, part, vectors * LANES, {nullptr, 0});
+        run(a + first * s.row, s, b, {part, vectors * LANES}, {nullptr, 0});
         for (int r = 0; r < count; r++)
             for (long j = 0; j < columns; j++)
-                c[(first + r) * c_row + j] = (here.at ? here.at[r * here.row + j] : 0.0f) + part[r * vectors * LANES + j];
+                to.at[r * c.row + j] = (from.at ? from.at[r * from.row + j] : 0.0f) + part[r * vectors * LANES + j];
     }
 }
 

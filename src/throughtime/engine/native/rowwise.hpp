@@ -65,9 +65,10 @@ struct Rowwise {
     }
 
     template <class Cell, class P, class Sync>
-    static void forward(const Forward<Cell, P>& pass, long t, Range rows, Range mine, Sync sync) {
+    static void forward(const Forward<Cell, P>& pass, long t, Range rows, Range panels, Sync sync) {
         typedef Normal<Cell, Forward<Cell, P>> Normals;
-        for (long i = 0; i < mine.size(); i++) pass.recur(mine.back_and_forth(i, t), t, rows);
+        const Range mine = pass.blocks_of(panels);
+        for (long i = 0; i < panels.size(); i++) pass.recur(panels.back_and_forth(i, t), t, rows);
         sync();
         // All who share a row find the same moments; who has its first units writes them down.
         const bool writes = mine.begin == 0 && mine.size() > 0;
@@ -133,6 +134,7 @@ struct Rowwise {
             Cell::through_gates(n.x, n.a, v, pass.before(block, t, b), dc, from_output, carry, dx, da);
             store(pass.carry + (block * pass.B + b) * LANES, carry);
             float* s = sums + block * Cell::VECTORS * LANES;
+            Vec x_sum{}, x_product{}, a_sum{}, a_product{};
             for (int j = 0; j < GATES; j++) {
                 add(s + (Cell::SHIFT + j) * LANES, dx[j]);
                 add(s + (Cell::GAIN_X + j) * LANES, dx[j] * n.x[j]);
@@ -142,11 +144,13 @@ struct Rowwise {
                 da[j] *= v[Cell::GAIN_A + j];
                 store(held(block, b, j), dx[j]);
                 store(held(block, b, GATES + j), da[j]);
-                add(row_sum(unit_group, b, 2), dx[j]);
-                add(row_sum(unit_group, b, 3), dx[j] * n.x[j]);
-                add(row_sum(unit_group, b, 4), da[j]);
-                add(row_sum(unit_group, b, 5), da[j] * n.a[j]);
+                x_sum += dx[j], x_product += dx[j] * n.x[j];
+                a_sum += da[j], a_product += da[j] * n.a[j];
             }
+            add(row_sum(unit_group, b, 2), x_sum);
+            add(row_sum(unit_group, b, 3), x_product);
+            add(row_sum(unit_group, b, 4), a_sum);
+            add(row_sum(unit_group, b, 5), a_product);
         };
 
         for (long i = 0; i < mine.size(); i++)

@@ -12,16 +12,18 @@ struct Unitwise {
     template <class Cell, class P, class Sync>
     static void forward(const Forward<Cell, P>& pass, long t, Range rows, Range mine, Sync sync) {
         for (long i = 0; i < mine.size(); i++) {
-            const long block = mine.back_and_forth(i, t);
-            pass.recur(block, t, rows);
-            for (long b = rows.begin; b < rows.end; b++) {
-                float* at = pass.saved_at(block, t, b);
-                Vec s[Cell::SLOTS];
-                for (int j = 0; j < Cell::SLOTS; j++) s[j] = load(at + j * LANES);
-                const Vec y = Cell::forward(s, pass.before(block, t, b));
-                for (int j = 0; j < Cell::SLOTS; j++) store(at + j * LANES, s[j]);
-                pass.put_output(block, t, b, y);
-            }
+            const long panel = mine.back_and_forth(i, t);
+            pass.recur(panel, t, rows);
+            const Range blocks = pass.blocks_of({panel, panel + 1});
+            for (long block = blocks.begin; block < blocks.end; block++)
+                for (long b = rows.begin; b < rows.end; b++) {
+                    float* at = pass.saved_at(block, t, b);
+                    Vec s[Cell::SLOTS];
+                    for (int j = 0; j < Cell::SLOTS; j++) s[j] = load(at + j * LANES);
+                    const Vec y = Cell::forward(s, pass.before(block, t, b));
+                    for (int j = 0; j < Cell::SLOTS; j++) store(at + j * LANES, s[j]);
+                    pass.put_output(block, t, b, y);
+                }
         }
         if (Cell::PRODUCT) sync();
     }

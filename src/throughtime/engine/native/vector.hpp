@@ -128,11 +128,25 @@ INLINE Vec first_lanes(Vec v, int count) {
     return load_part(lanes, count);
 }
 
-INLINE float sum(Vec v) {
-    float total = 0.0f;
-    for (int lane = 0; lane < LANES; lane++) total += v[lane];
-    return total;
-}
+// Half to half: as many additions one after another as it takes, not as there are lanes.
+template <int COUNT>
+struct Sum {
+    typedef float Whole __attribute__((vector_size(COUNT * 4)));
+    static INLINE float of(Whole v) {
+        typename Sum<COUNT / 2>::Whole low, high;
+        memcpy(&low, &v, sizeof low);
+        memcpy(&high, (const char*)&v + sizeof low, sizeof high);
+        return Sum<COUNT / 2>::of(low + high);
+    }
+};
+
+template <>
+struct Sum<2> {
+    typedef float Whole __attribute__((vector_size(8)));
+    static INLINE float of(Whole v) { return v[0] + v[1]; }
+};
+
+INLINE float sum(Vec v) { return Sum<LANES>::of(v); }
 
 INLINE Vec relu(Vec x) { return x > 0.0f ? x : (x != x ? x : Vec{}); }
 

@@ -24,7 +24,7 @@
 
 namespace throughtime::LEVEL {
 
-constexpr long LINE = 64;
+constexpr long LINE = 64, PAGE = 4096;
 constexpr long CHUNK_BYTES = 512 << 10;  // of a thread's inputs to the gates that are made ahead: they stay in its cache
 constexpr long CACHE_BYTES = 1 << 20;    // of a thread's cache that weights may fill
 constexpr int MOST_THREADS = 64;
@@ -82,7 +82,11 @@ struct Window {
     const long blocks = (H + LANES - 1) / LANES;
     const long padded = blocks * LANES;
     const long read_row = padded + LINE / sizeof(Operand);  // an odd number of lines: rows fall into different cache sets
-    const long x_row = (D + P::DEPTH - 1) / P::DEPTH * P::DEPTH;
+    // x is multiplied as it lies, unless it has to be rounded or its rows are a multiple of a page apart: then a tile's
+    // rows would fall into the same cache set, which holds fewer.
+    const bool copies_x = P::DEPTH == 2 || D % (PAGE / (long)sizeof(float)) == 0;
+    const long x_depth = (D + P::DEPTH - 1) / P::DEPTH * P::DEPTH;
+    const long x_row = x_depth + (copies_x ? LINE / (long)sizeof(Operand) : 0);
     float* saved = nullptr;
     long saved_steps = 0;
     Operand* read = nullptr;
@@ -136,14 +140,12 @@ struct Window {
                       load_part(l.vectors + Cell::VECTOR[j] * H + block * LANES, valid(block)));
     }
 
-    // x as the product reads it: float32 as it lies, rounded into `room` otherwise.
-    static constexpr bool COPIES_X = P::DEPTH == 2;
-    void round_x(Operand* room, Range rows) const {
+    void copy_x(Operand* room, Range rows) const {
         for (long row = rows.begin; row < rows.end; row++)
             for (long d = 0; d < D; d += LANES) {
                 alignas(64) Operand part[LANES];
                 P::put(part, load_part(l.x + row * D + d, (int)(D - d < LANES ? D - d : LANES)));
-                const long count = x_row - d < LANES ? x_row - d : LANES;
+                const long count = x_depth - d < LANES ? x_depth - d : LANES;
                 memcpy(room + row * x_row + d, part, count * sizeof(Operand));
             }
     }
