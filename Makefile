@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+NATIVE := $(wildcard src/throughtime/engine/native/*)
 MISSING := 'from scikit_build_core.build import get_requires_for_build_editable as missing; print(*missing())'
 
 .PHONY: demo test check sanitize bench format clean
@@ -18,6 +19,7 @@ test: $(READY)  ## all tests
 check: $(READY)  ## format, lint, types, the layout
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/layout
 
@@ -32,6 +34,7 @@ bench: $(READY)  ## figures for docs/benchmarks, on a machine that does nothing 
 format: $(READY)  ## put the code into its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $(NATIVE)
 
 clean:  ## remove what make made; runs stay
 	rm -rf $(VENV) build src/throughtime/engine/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -56,7 +59,7 @@ build/sanitized-address build/sanitized-thread: $(READY)
 
 # The tools of the build lie in .venv, so that what it compiled last time still counts; cmake and ninja only where the
 # machine has none.
-$(READY): pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/throughtime/engine/native/*)
+$(READY): pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) scikit-build-core
 	$(INSTALL) nanobind $$($(BIN)/python -c $(MISSING))

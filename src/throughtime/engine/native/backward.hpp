@@ -12,13 +12,14 @@ struct Backward : Window<Cell, P> {
     typedef typename Base::Operand Operand;
     typedef typename Base::Left Left;
     typedef typename Base::Right Right;
-    using Base::l, Base::T, Base::B, Base::D, Base::H, Base::blocks, Base::padded, Base::GATES, Base::GRADIENTS, Base::VECTORS;
+    using Base::l, Base::T, Base::B, Base::D, Base::H, Base::blocks, Base::padded, Base::GATES, Base::GRADIENTS,
+        Base::VECTORS;
 
-    static constexpr int PANEL = 2;                          // vectors of a panel whose rows are gradients
-    static constexpr int WEIGHTS_PANEL = 3;                  // vectors of a panel whose rows are units
+    static constexpr int PANEL = 2;          // vectors of a panel whose rows are gradients
+    static constexpr int WEIGHTS_PANEL = 3;  // vectors of a panel whose rows are units
     static constexpr int WEIGHTS_ROWS = LANES < 8 ? LANES : LANES / 2;
-    static constexpr long DEPTH_BLOCK = 512;                 // steps of a product for weights that are dealt with at once
-    static constexpr int UNIT_BLOCKS = 8;                    // likewise blocks of units
+    static constexpr long DEPTH_BLOCK = 512;  // steps of a product for weights that are dealt with at once
+    static constexpr int UNIT_BLOCKS = 8;     // likewise blocks of units
 
     const long U_panels = (blocks + PANEL - 1) / PANEL;
     const long columns = (D + LANES - 1) / LANES, W_panels = (columns + PANEL - 1) / PANEL;
@@ -26,14 +27,14 @@ struct Backward : Window<Cell, P> {
     const long inputs = l.ids ? l.vocabulary : T * B;  // rows of x
 
     Right *W = nullptr, *U = nullptr;
-    Operand* d = nullptr;         // [gradient slot][block][t][b][lane]
-    float* carry = nullptr;       // [block][b][lane]
-    float* vectors = nullptr;     // [block][vector][lane]
-    float* sums = nullptr;        // [row group][block][vector][lane]: gradients of the parameters that are vectors
-    float* held = nullptr;        // [block][b][lane]: what one part of a step leaves for the next
-    float* row_sums = nullptr;    // [unit group][b]: likewise, a row's sums over the units of a group
-    float* table = nullptr;       // [gate][block][token][lane]: the gradients of steps with the same input, added
-    Operand* din = nullptr;       // [gate][block][row of x][lane]: table, or the first part of d
+    Operand* d = nullptr;       // [gradient slot][block][t][b][lane]
+    float* carry = nullptr;     // [block][b][lane]
+    float* vectors = nullptr;   // [block][vector][lane]
+    float* sums = nullptr;      // [row group][block][vector][lane]: gradients of the parameters that are vectors
+    float* held = nullptr;      // [block][b][lane]: what one part of a step leaves for the next
+    float* row_sums = nullptr;  // [unit group][b]: likewise, a row's sums over the units of a group
+    float* table = nullptr;     // [gate][block][token][lane]: the gradients of steps with the same input, added
+    Operand* din = nullptr;     // [gate][block][row of x][lane]: table, or the first part of d
     typename G::Left *d_across = nullptr, *din_across = nullptr;  // as the products for weights read d and din
     typename G::Right *x = nullptr, *reads = nullptr;
     Barrier all, groups[MOST_THREADS];
@@ -83,7 +84,8 @@ struct Backward : Window<Cell, P> {
     }
 
     void pack_weights(int thread, int threads) const {
-        const Range u = share(Cell::PRODUCT ? U_panels : 0, thread, threads), w = share(l.dx ? W_panels : 0, thread, threads);
+        const Range u = share(Cell::PRODUCT ? U_panels : 0, thread, threads),
+                    w = share(l.dx ? W_panels : 0, thread, threads);
         for (long panel = u.begin; panel < u.end; panel++) {
             const long first = panel * PANEL * LANES;
             const auto at = [&](const float* row) { return row ? row + first : nullptr; };
@@ -121,7 +123,8 @@ struct Backward : Window<Cell, P> {
             pack_rows<G>([&](long k) { return from + k * row + first; }, unscaled, rows, vectors, columns - first, at);
             // Float32 products of bf16 numbers: x comes as it was given, and the forward pass has rounded it.
             if constexpr (G::DEPTH < P::DEPTH)
-                for (long i = 0; i < panel_size<G>(rows, vectors); i += LANES) store(at + i, round_to_bf16(load(at + i)));
+                for (long i = 0; i < panel_size<G>(rows, vectors); i += LANES)
+                    store(at + i, round_to_bf16(load(at + i)));
         }
     }
 
@@ -139,7 +142,9 @@ struct Backward : Window<Cell, P> {
 
     // ---- Back through time.
 
-    Operand* d_at(int slot, long block, long t, long b) const { return d + (((slot * blocks + block) * T + t) * B + b) * LANES; }
+    Operand* d_at(int slot, long block, long t, long b) const {
+        return d + (((slot * blocks + block) * T + t) * B + b) * LANES;
+    }
 
     // A row of gradients: k runs through the blocks of one slot after another.
     static Strides along_gates(long rows, long segments) {
@@ -257,7 +262,8 @@ struct Backward : Window<Cell, P> {
                 for (long panel = 0; panel < panels_of(columns); panel++) {
                     const int vectors = vectors_of(panel, columns);
                     const long column = panel * WEIGHTS_PANEL * LANES;
-                    const typename G::Right* b = right + panel * panel_size<G>(rows, WEIGHTS_PANEL) + k * vectors * LANES;
+                    const typename G::Right* b =
+                        right + panel * panel_size<G>(rows, WEIGHTS_PANEL) + k * vectors * LANES;
                     for (long i = group; i < group + UNIT_BLOCKS && i < mine.end; i++)
                         for (int lane = 0; lane < Base::valid(i % blocks); lane += WEIGHTS_ROWS) {
                             const int left = Base::valid(i % blocks) - lane;
@@ -304,7 +310,8 @@ struct Backward : Window<Cell, P> {
         if (l.dU) pack_activations(Base::read, Base::read_row, T * B, H, reads, thread, threads);
         wait(all, threads);
         const auto sync = [&] { wait(groups[row_group], grid.unit_groups); };
-        for (long t = T - 1; t >= 0; t--) Cell::Steps::backward(*this, t, rows, mine, my_sums, unit_group, grid.unit_groups, sync);
+        for (long t = T - 1; t >= 0; t--)
+            Cell::Steps::backward(*this, t, rows, mine, my_sums, unit_group, grid.unit_groups, sync);
         if (l.dhidden0 || l.dcarried0)
             for (long panel = mine.begin; panel < mine.end; panel++) before_the_window(panel, rows);
         wait(all, threads);

@@ -11,7 +11,8 @@ struct Forward : Window<Cell, P> {
     typedef typename Base::Operand Operand;
     typedef typename Base::Left Left;
     typedef typename Base::Right Right;
-    using Base::l, Base::T, Base::B, Base::D, Base::H, Base::blocks, Base::padded, Base::SLOTS, Base::GATES, Base::VECTORS;
+    using Base::l, Base::T, Base::B, Base::D, Base::H, Base::blocks, Base::padded, Base::SLOTS, Base::GATES,
+        Base::VECTORS;
 
     static constexpr int PANEL = GATES == 1 ? 2 : 1;  // blocks of units whose gates are multiplied together
     static constexpr int WIDTH = PANEL * GATES;       // vectors of that
@@ -41,7 +42,8 @@ struct Forward : Window<Cell, P> {
             Base::saved_steps = l.saved ? T : l.ids ? 1 : chunk;
             Base::read_steps = l.read ? T : 2;
             const long records = Base::saved_steps * B;
-            Base::saved = l.saved ? l.saved : arena.template take<float>(records * (blocks * SLOTS * LANES + Cell::STATISTICS));
+            Base::saved =
+                l.saved ? l.saved : arena.template take<float>(records * (blocks * SLOTS * LANES + Cell::STATISTICS));
             Base::read = l.read ? static_cast<Operand*>(l.read)
                                 : arena.template take<Operand>(Base::read_steps * B * Base::read_row);
             if (size) break;
@@ -65,8 +67,8 @@ struct Forward : Window<Cell, P> {
     void pack(Range mine) const {
         Base::pack_vectors(vectors, blocks_of(mine));
         for (long panel = mine.begin; panel < mine.end; panel++) {
-            pack_columns<P>([&](int n) { return row_of(l.W, Cell::W_GATE, D, panel, n); },
-                            unscaled, D, width(panel), W + panel * W_panel);
+            pack_columns<P>([&](int n) { return row_of(l.W, Cell::W_GATE, D, panel, n); }, unscaled, D, width(panel),
+                            W + panel * W_panel);
             if (!Cell::PRODUCT) continue;
             pack_columns<P>([&](int n) { return row_of(l.U, Cell::U_GATE, H, panel, n); },
                             [&](int n) { return row_of(l.U_mask, Cell::U_GATE, H, panel, n); }, H, width(panel),
@@ -91,8 +93,8 @@ struct Forward : Window<Cell, P> {
         return static_cast<const Left*>(from);
     }
 
-    // W x, and the first vectors where the slots start as they do, for `rows` rows of x, into records of `record` floats,
-    // those of a block `apart` from those of the next.
+    // W x, and the first vectors where the slots start as they do, for `rows` rows of x, into records of `record`
+    // floats, those of a block `apart` from those of the next.
     void project(long panel, long first, long rows, float* to, long record, long apart) const {
         const long row = Base::copies_x ? Base::x_row : D;
         const Strides strides{row / P::PER_LEFT, 1, 0, 1, (int)(Base::x_depth / P::PER_LEFT)};
@@ -154,7 +156,8 @@ struct Forward : Window<Cell, P> {
             const long at = b * H + block * LANES;
             memcpy(l.hidden + at, l.y + (T - 1) * B * H + at, Base::valid(block) * sizeof(float));
             if (!Cell::CARRIES_HIDDEN)
-                store_part(l.carried + at, load(Base::saved_at(block, T - 1, b) + Cell::CARRIED * LANES), Base::valid(block));
+                store_part(l.carried + at, load(Base::saved_at(block, T - 1, b) + Cell::CARRIED * LANES),
+                           Base::valid(block));
         }
     }
 
@@ -190,8 +193,7 @@ struct Forward : Window<Cell, P> {
         Forward forward(layer);
         in_parallel(
             layer.threads < MOST_THREADS ? layer.threads : MOST_THREADS,
-            [](void* self, int thread, int threads) { static_cast<Forward*>(self)->run(thread, threads); },
-            &forward);
+            [](void* self, int thread, int threads) { static_cast<Forward*>(self)->run(thread, threads); }, &forward);
     }
 };
 

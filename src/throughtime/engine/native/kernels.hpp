@@ -11,30 +11,30 @@ struct Layer {
     int64_t steps, lanes, inputs, units;  // T, B, D, H; none is 0
     int threads;
 
-    const float* W;             // [G H, D]
-    const float* U;             // [G H, H]; none where the cell has no product with the state
-    const float* vectors;       // [Q H]: biases and gains, in the order of the cell's documentation
-    const float* U_mask;        // [G H, H], multiplied into U
-    const float* state_mask;    // [B, H], multiplied into the state that the product reads
+    const float* W;           // [G H, D]
+    const float* U;           // [G H, H]; none where the cell has no product with the state
+    const float* vectors;     // [Q H]: biases and gains, in the order of the cell's documentation
+    const float* U_mask;      // [G H, H], multiplied into U
+    const float* state_mask;  // [B, H], multiplied into the state that the product reads
 
-    const float* x;             // [T, B, D], or [V, D] where there are ids
-    const int64_t* ids;         // [T, B]: which row of x is a step's input
-    int64_t vocabulary;         // V
-    const uint8_t* fresh;       // [T, B]
-    const float* flow;          // [T, B]
-    const float* hidden0;       // [B, H]
-    const float* carried0;      // [B, H]: what a step takes over unit by unit: an LSTM's cell, a GRU's output
+    const float* x;         // [T, B, D], or [V, D] where there are ids
+    const int64_t* ids;     // [T, B]: which row of x is a step's input
+    int64_t vocabulary;     // V
+    const uint8_t* fresh;   // [T, B]
+    const float* flow;      // [T, B]
+    const float* hidden0;   // [B, H]
+    const float* carried0;  // [B, H]: what a step takes over unit by unit: an LSTM's cell, a GRU's output
 
-    float* y;                   // [T, B, H]
-    float* hidden;              // [B, H], after the last step
-    float* carried;             // [B, H]
-    float* saved;               // kept for the way back; null where there will be none
-    void* read;                 // likewise
+    float* y;        // [T, B, H]
+    float* hidden;   // [B, H], after the last step
+    float* carried;  // [B, H]
+    float* saved;    // kept for the way back; null where there will be none
+    void* read;      // likewise
 
-    const float* dy;            // [T, B, H]
-    const float* dhidden;       // [B, H]
-    const float* dcarried;      // [B, H]
-    float* dx;                  // as x
+    const float* dy;        // [T, B, H]
+    const float* dhidden;   // [B, H]
+    const float* dcarried;  // [B, H]
+    float* dx;              // as x
     float* dW;
     float* dU;
     float* dvectors;

@@ -28,7 +28,8 @@ struct LayerNormLstm {
         return sigmoid(add(O, x, a, v)) * tanh(v[GAIN_C] * c + v[SHIFT_C]);
     }
 
-    static INLINE void through_output(const Vec* x, const Vec* a, const Vec* v, Vec c, Vec dh, Vec& d_gate, Vec& d_shifted) {
+    static INLINE void through_output(const Vec* x, const Vec* a, const Vec* v, Vec c, Vec dh, Vec& d_gate,
+                                      Vec& d_shifted) {
         const Vec o = sigmoid(add(O, x, a, v)), squashed = tanh(v[GAIN_C] * c + v[SHIFT_C]);
         d_gate = dh * squashed * o * (1.0f - o);
         d_shifted = dh * o * (1.0f - squashed * squashed);
@@ -71,8 +72,8 @@ struct LayerNormGru {
         return gates.n + gates.z * (before - gates.n);
     }
 
-    static INLINE void through_gates(const Vec* x, const Vec* a, const Vec* v, Vec before, Vec dh, const Vec*, Vec& carry,
-                                     Vec* dx, Vec* da) {
+    static INLINE void through_gates(const Vec* x, const Vec* a, const Vec* v, Vec before, Vec dh, const Vec*,
+                                     Vec& carry, Vec* dx, Vec* da) {
         const Gates gates(x, a, v);
         carry = dh * gates.z;
         dx[N] = (dh - carry) * (1.0f - gates.n * gates.n);

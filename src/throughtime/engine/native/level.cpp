@@ -12,8 +12,15 @@ namespace throughtime::LEVEL {
 
 template <class Cell, class P>
 constexpr Recurrence recurrence(const char* name, bool bf16) {
-    return {name, bf16, Cell::GATES, Cell::VECTORS, Cell::PRODUCT, Cell::CARRIES_HIDDEN,
-            Window<Cell, P>::sizes, Forward<Cell, P>::call, Backward<Cell, P>::call};
+    return {name,
+            bf16,
+            Cell::GATES,
+            Cell::VECTORS,
+            Cell::PRODUCT,
+            Cell::CARRIES_HIDDEN,
+            Window<Cell, P>::sizes,
+            Forward<Cell, P>::call,
+            Backward<Cell, P>::call};
 }
 
 #define BOTH(Cell, name) recurrence<Cell, Float32>(name, false), recurrence<Cell, Bf16>(name, true)

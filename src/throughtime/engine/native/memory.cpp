@@ -41,7 +41,7 @@ class Lender {
     std::mutex mutex;
     std::vector<Block> lent, idle;
 
-   public:
+ public:
     void* borrow(size_t bytes) {
         bytes = in_pages(bytes);
         std::lock_guard lock(mutex);

@@ -1,5 +1,5 @@
-// Memory in large pages, used again: the system takes longer to hand out a new page than a kernel to fill it. Its content
-// is undefined. Compiled once, for every processor. All of it throws std::bad_alloc.
+// Memory in large pages, used again: the system takes longer to hand out a new page than a kernel to fill it. Its
+// content is undefined. All of it throws std::bad_alloc. Compiled once, for every processor.
 #pragma once
 
 #include <cstddef>

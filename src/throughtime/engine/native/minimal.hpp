@@ -52,8 +52,8 @@ struct MinLstm {
     static constexpr int W_GATE[] = {0, 1, 2}, U_GATE[] = {0, 1, 2}, VECTOR[] = {0, 1, 2};
 
     static INLINE Vec forward(Vec* s, Vec before) {
-        // f / (f + i) = (1 + e^-i) / ((1 + e^-f) + (1 + e^-i)) in the gates' sums f and i, with everything multiplied by
-        // e^least so that no power overflows and the denominator is at least 1.
+        // f / (f + i) = (1 + e^-i) / ((1 + e^-f) + (1 + e^-i)) in the gates' sums f and i, with everything multiplied
+        // by e^least so that no power overflows and the denominator is at least 1.
         Vec least = s[F] < s[I] ? s[F] : s[I];
         least = least > 0.0f ? Vec{} : least;
         const Vec one = exp(least), for_f = one + exp(least - s[I]), for_i = one + exp(least - s[F]);

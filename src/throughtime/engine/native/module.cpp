@@ -20,8 +20,8 @@ namespace nb = nanobind;
 
 namespace throughtime {
 
-#define DECLARE(name) \
-    namespace name {  \
+#define DECLARE(name)         \
+    namespace name {          \
     extern const Level level; \
     }
 DECLARE(portable)
@@ -37,8 +37,8 @@ DECLARE(avx512bf16)
 
 namespace {
 
-// The levels that were built and that this processor runs, the fastest last. AMD's cores multiply bf16 at twice the rate
-// of float32; Intel's, as far as they lack tiles, at half of it, so that there bf16 is better unpacked.
+// The levels that were built and that this processor runs, the fastest last. AMD's cores multiply bf16 at twice the
+// rate of float32; Intel's, as far as they lack tiles, at half of it, so that there bf16 is better unpacked.
 std::vector<const Level*> levels() {
     std::vector<const Level*> found{&portable::level};
 #if defined(HAS_LEVEL_AVX2)
@@ -69,7 +69,7 @@ class Arrays {
     const nb::kwargs& given;
     std::vector<std::string> known;
 
-   public:
+ public:
     explicit Arrays(const nb::kwargs& given) : given(given) {}
 
     template <class T>
@@ -83,10 +83,12 @@ class Arrays {
         // Without conversion: a converted copy would be gone before the kernel reads it, or what it writes be lost.
         if (!nb::try_cast<Array>(value, array, false))
             throw nb::type_error((std::string(name) + " should be a dense" + (std::is_const_v<T> ? " " : " writable ") +
-                                  type_name(T()) + " array in main memory").c_str());
+                                  type_name(T()) + " array in main memory")
+                                     .c_str());
         if ((int64_t)array.size() != entries)
             throw nb::value_error((std::string(name) + " should have " + std::to_string(entries) + " entries, got " +
-                                   std::to_string(array.size())).c_str());
+                                   std::to_string(array.size()))
+                                      .c_str());
         return array.data();
     }
 
@@ -126,7 +128,8 @@ void common(const Recurrence& r, const Size& n, Arrays& arrays, Layer& l) {
     if (!l.ids != !n.V) throw nb::value_error("ids and the size of their vocabulary go together");
     for (int64_t i = 0; l.ids && i < n.T * n.B; i++)
         if (l.ids[i] < 0 || l.ids[i] >= n.V)
-            throw nb::index_error(("id " + std::to_string(l.ids[i]) + " is not in a vocabulary of " + std::to_string(n.V)).c_str());
+            throw nb::index_error(
+                ("id " + std::to_string(l.ids[i]) + " is not in a vocabulary of " + std::to_string(n.V)).c_str());
     l.x = arrays.need<const float>("x", (l.ids ? n.V : n.T * n.B) * n.D);
     l.vectors = arrays.need<const float>("vectors", r.vectors * n.H);
     l.fresh = arrays.find<const uint8_t>("fresh", n.T * n.B);
@@ -140,7 +143,9 @@ void common(const Recurrence& r, const Size& n, Arrays& arrays, Layer& l) {
 
 typedef std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t> Shape;
 
-Size size_of(const Shape& s) { return {std::get<0>(s), std::get<1>(s), std::get<2>(s), std::get<3>(s), std::get<4>(s)}; }
+Size size_of(const Shape& s) {
+    return {std::get<0>(s), std::get<1>(s), std::get<2>(s), std::get<3>(s), std::get<4>(s)};
+}
 
 void forward(const Recurrence& r, const Shape& shape, int threads, const nb::kwargs& given) {
     const Size n = size_of(shape);

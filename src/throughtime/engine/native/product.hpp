@@ -19,10 +19,10 @@ struct Float32 {
     typedef float Operand;  // what a state or a gradient is stored as, to be multiplied
     typedef float Left;
     typedef float Right;
-    typedef Float32 Gradient;  // the policy of the weights' gradients, where neither side is a weight
-    static constexpr int DEPTH = 1;    // k's in one step: packed side by side in B
-    static constexpr int ADVANCE = 1;  // elements of A that a step moves on by
-    static constexpr int PER_LEFT = 1; // operands in one element of A
+    typedef Float32 Gradient;           // the policy of the weights' gradients, where neither side is a weight
+    static constexpr int DEPTH = 1;     // k's in one step: packed side by side in B
+    static constexpr int ADVANCE = 1;   // elements of A that a step moves on by
+    static constexpr int PER_LEFT = 1;  // operands in one element of A
 
     static INLINE void put(Operand* to, Vec v) { store(to, v); }
 
@@ -194,7 +194,9 @@ constexpr int max_rows(int vectors) {
 struct Rows {
     int tiles, base, longer;
     Rows(long rows, int most)
-        : tiles((int)((rows + most - 1) / most)), base(tiles ? (int)(rows / tiles) : 0), longer(tiles ? (int)(rows % tiles) : 0) {}
+        : tiles((int)((rows + most - 1) / most)),
+          base(tiles ? (int)(rows / tiles) : 0),
+          longer(tiles ? (int)(rows % tiles) : 0) {}
     int first(int tile) const { return tile * base + (tile < longer ? tile : longer); }
     int count(int tile) const { return base + (tile < longer); }
 };
@@ -258,7 +260,8 @@ void pack_rows(RowOf row_of, ScaleOf scale_of, long depth, int vectors, long col
         return scale ? v * load_part(scale + j * LANES, count) : v;
     };
     for (long k = 0; k < depth; k += P::DEPTH)
-        for (int j = 0; j < vectors; j++, panel += LANES) put_step(P(), panel, part(k, j), P::DEPTH == 2 ? part(k + 1, j) : Vec{});
+        for (int j = 0; j < vectors; j++, panel += LANES)
+            put_step(P(), panel, part(k, j), P::DEPTH == 2 ? part(k + 1, j) : Vec{});
 }
 
 INLINE const float* unscaled(long) { return nullptr; }

@@ -74,7 +74,8 @@ struct Rowwise {
         const bool writes = mine.begin == 0 && mine.size() > 0;
         Vec v[Cell::VECTORS];
         for (long b = rows.begin; b < rows.end; b++) {
-            const Moments of_x = moments(pass, t, b, Cell::X, Cell::GATES), of_a = moments(pass, t, b, Cell::A, Cell::GATES);
+            const Moments of_x = moments(pass, t, b, Cell::X, Cell::GATES),
+                          of_a = moments(pass, t, b, Cell::A, Cell::GATES);
             for (long block = mine.begin; block < mine.end; block++) {
                 const Normals n(pass, block, t, b, of_x, of_a);
                 vectors_of<Cell>(pass.vectors, block, v);
@@ -109,7 +110,9 @@ struct Rowwise {
                          int unit_groups, Sync sync) {
         typedef Normal<Cell, Backward<Cell, P>> Normals;
         constexpr int GATES = Cell::GATES, APART = pass.PANEL * LANES;
-        const auto held = [&](long block, long b, int j) { return pass.held + ((block * pass.B + b) * HELD + j) * LANES; };
+        const auto held = [&](long block, long b, int j) {
+            return pass.held + ((block * pass.B + b) * HELD + j) * LANES;
+        };
         const auto row_sum = [&](int group, long b, int j) {
             return pass.row_sums + (group * pass.B + b) * ROW_SUMS + j * LANES;
         };
@@ -154,29 +157,31 @@ struct Rowwise {
         };
 
         for (long i = 0; i < mine.size(); i++)
-            pass.arrivals(mine.back_and_forth(i, t), t, rows, [&](long block, long first, int count, const float* arriving) {
-                for (long b = first; b < first + count; b++, arriving += APART) {
-                    const Vec dh = load(arriving) + pass.given(block, t, b);
-                    if constexpr (Cell::NORMALISES_CARRIED) {
-                        const Normals n(pass, block, t, b, of(b, 0), of(b, 1));
-                        Vec v[Cell::VECTORS], d_gate, d_shifted;
-                        vectors_of<Cell>(pass.vectors, block, v);
-                        const Vec c = of(b, 2).normal(load(pass.saved_at(block, t, b) + Cell::CARRIED * LANES));
-                        Cell::through_output(n.x, n.a, v, c, dh, d_gate, d_shifted);
-                        add(sums + (block * Cell::VECTORS + Cell::GAIN_C) * LANES, d_shifted * c);
-                        add(sums + (block * Cell::VECTORS + Cell::SHIFT_C) * LANES, d_shifted);
-                        const Vec d_normal = d_shifted * v[Cell::GAIN_C];
-                        add(row_sum(unit_group, b, 0), d_normal);
-                        add(row_sum(unit_group, b, 1), d_normal * c);
-                        store(held(block, b, 0), d_gate);
-                        store(held(block, b, 1), d_normal);
-                    } else {
-                        gates(block, b, dh + pass.carried(block, t, b), nullptr);
+            pass.arrivals(
+                mine.back_and_forth(i, t), t, rows, [&](long block, long first, int count, const float* arriving) {
+                    for (long b = first; b < first + count; b++, arriving += APART) {
+                        const Vec dh = load(arriving) + pass.given(block, t, b);
+                        if constexpr (Cell::NORMALISES_CARRIED) {
+                            const Normals n(pass, block, t, b, of(b, 0), of(b, 1));
+                            Vec v[Cell::VECTORS], d_gate, d_shifted;
+                            vectors_of<Cell>(pass.vectors, block, v);
+                            const Vec c = of(b, 2).normal(load(pass.saved_at(block, t, b) + Cell::CARRIED * LANES));
+                            Cell::through_output(n.x, n.a, v, c, dh, d_gate, d_shifted);
+                            add(sums + (block * Cell::VECTORS + Cell::GAIN_C) * LANES, d_shifted * c);
+                            add(sums + (block * Cell::VECTORS + Cell::SHIFT_C) * LANES, d_shifted);
+                            const Vec d_normal = d_shifted * v[Cell::GAIN_C];
+                            add(row_sum(unit_group, b, 0), d_normal);
+                            add(row_sum(unit_group, b, 1), d_normal * c);
+                            store(held(block, b, 0), d_gate);
+                            store(held(block, b, 1), d_normal);
+                        } else {
+                            gates(block, b, dh + pass.carried(block, t, b), nullptr);
+                        }
                     }
-                }
-            });
+                });
         sync();
-        const Range blocks{mine.begin * pass.PANEL, mine.end * pass.PANEL < pass.blocks ? mine.end * pass.PANEL : pass.blocks};
+        const Range blocks{mine.begin * pass.PANEL,
+                           mine.end * pass.PANEL < pass.blocks ? mine.end * pass.PANEL : pass.blocks};
         if constexpr (Cell::NORMALISES_CARRIED) {
             for (long b = rows.begin; b < rows.end; b++) {
                 const float mean_gradient = mean(b, 0, pass.H), mean_product = mean(b, 1, pass.H);
@@ -193,13 +198,16 @@ struct Rowwise {
         for (long b = rows.begin; b < rows.end; b++) {
             const long entries = pass.H * GATES;
             const Moments of_x = of(b, 0), of_a = of(b, 1);
-            const float x1 = mean(b, 2, entries), x2 = mean(b, 3, entries), a1 = mean(b, 4, entries), a2 = mean(b, 5, entries);
+            const float x1 = mean(b, 2, entries), x2 = mean(b, 3, entries), a1 = mean(b, 4, entries),
+                        a2 = mean(b, 5, entries);
             for (long block = blocks.begin; block < blocks.end; block++) {
                 const Normals n(pass, block, t, b, of_x, of_a);
                 const int valid = pass.valid(block);
                 for (int j = 0; j < GATES; j++) {
-                    P::put(pass.d_at(j, block, t, b), first_lanes(of_x.back(load(held(block, b, j)), n.x[j], x1, x2), valid));
-                    P::put(pass.d_at(GATES + j, block, t, b), first_lanes(of_a.back(load(held(block, b, GATES + j)), n.a[j], a1, a2), valid));
+                    P::put(pass.d_at(j, block, t, b),
+                           first_lanes(of_x.back(load(held(block, b, j)), n.x[j], x1, x2), valid));
+                    P::put(pass.d_at(GATES + j, block, t, b),
+                           first_lanes(of_a.back(load(held(block, b, GATES + j)), n.a[j], a1, a2), valid));
                 }
             }
         }

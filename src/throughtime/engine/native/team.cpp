@@ -34,13 +34,13 @@ class FlushDenormals {
 #if defined(__x86_64__)
     unsigned before = _mm_getcsr();
 
-   public:
+ public:
     FlushDenormals() { _mm_setcsr(before | 0x8040); }
     ~FlushDenormals() { _mm_setcsr(before); }
 #elif defined(__aarch64__)
     unsigned long before;
 
-   public:
+ public:
     FlushDenormals() {
         asm volatile("mrs %0, fpcr" : "=r"(before));
         asm volatile("msr fpcr, %0" ::"r"(before | (1ul << 24)));
@@ -140,7 +140,7 @@ class Pool {
         }
     }
 
-   public:
+ public:
     bool run(const Job& next, int threads) {
         std::unique_lock guard(entry, std::try_to_lock);
         if (!guard.owns_lock()) return false;
@@ -157,7 +157,8 @@ class Pool {
         }
         wake.notify_all();
         run_share(next, 0, threads);
-        for (int spin = 0; __atomic_load_n(&running, __ATOMIC_ACQUIRE); spin++) spin < 2000 ? pause() : (void)sched_yield();
+        for (int spin = 0; __atomic_load_n(&running, __ATOMIC_ACQUIRE); spin++)
+            spin < 2000 ? pause() : (void)sched_yield();
         return true;
     }
 

@@ -29,26 +29,28 @@ struct Unitwise {
     }
 
     template <class Cell, class P, class Sync>
-    static void backward(const Backward<Cell, P>& pass, long t, Range rows, Range mine, float* sums, int, int, Sync sync) {
+    static void backward(const Backward<Cell, P>& pass, long t, Range rows, Range mine, float* sums, int, int,
+                         Sync sync) {
         constexpr int GRADIENTS = Cell::GRADIENTS, APART = pass.PANEL * LANES;
         for (long i = 0; i < mine.size(); i++)
-            pass.arrivals(mine.back_and_forth(i, t), t, rows, [&](long block, long first, int count, const float* arriving) {
-                float* block_sums = sums + block * GRADIENTS * LANES;
-                Vec sum[GRADIENTS];
-                for (int j = 0; j < GRADIENTS; j++) sum[j] = load(block_sums + j * LANES);
-                for (long b = first; b < first + count; b++, arriving += APART) {
-                    const float* at = pass.saved_at(block, t, b);
-                    Vec s[Cell::SLOTS], d[GRADIENTS], carry = pass.carried(block, t, b);
-                    for (int j = 0; j < Cell::SLOTS; j++) s[j] = load(at + j * LANES);
-                    Cell::backward(s, pass.before(block, t, b), load(arriving) + pass.given(block, t, b), carry, d);
-                    store(pass.carry + (block * pass.B + b) * LANES, carry);
-                    for (int j = 0; j < GRADIENTS; j++) {
-                        P::put(pass.d_at(j, block, t, b), d[j]);
-                        sum[j] += d[j];
+            pass.arrivals(
+                mine.back_and_forth(i, t), t, rows, [&](long block, long first, int count, const float* arriving) {
+                    float* block_sums = sums + block * GRADIENTS * LANES;
+                    Vec sum[GRADIENTS];
+                    for (int j = 0; j < GRADIENTS; j++) sum[j] = load(block_sums + j * LANES);
+                    for (long b = first; b < first + count; b++, arriving += APART) {
+                        const float* at = pass.saved_at(block, t, b);
+                        Vec s[Cell::SLOTS], d[GRADIENTS], carry = pass.carried(block, t, b);
+                        for (int j = 0; j < Cell::SLOTS; j++) s[j] = load(at + j * LANES);
+                        Cell::backward(s, pass.before(block, t, b), load(arriving) + pass.given(block, t, b), carry, d);
+                        store(pass.carry + (block * pass.B + b) * LANES, carry);
+                        for (int j = 0; j < GRADIENTS; j++) {
+                            P::put(pass.d_at(j, block, t, b), d[j]);
+                            sum[j] += d[j];
+                        }
                     }
-                }
-                for (int j = 0; j < GRADIENTS; j++) store(block_sums + j * LANES, sum[j]);
-            });
+                    for (int j = 0; j < GRADIENTS; j++) store(block_sums + j * LANES, sum[j]);
+                });
         if (Cell::PRODUCT) sync();
     }
 };

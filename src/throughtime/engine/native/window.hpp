@@ -25,14 +25,16 @@
 namespace throughtime::LEVEL {
 
 constexpr long LINE = 64, PAGE = 4096;
-constexpr long CHUNK_BYTES = 512 << 10;  // of a thread's inputs to the gates that are made ahead: they stay in its cache
-constexpr long CACHE_BYTES = 1 << 20;    // of a thread's cache that weights may fill
+constexpr long CHUNK_BYTES =
+    512 << 10;                         // of a thread's inputs to the gates that are made ahead: they stay in its cache
+constexpr long CACHE_BYTES = 1 << 20;  // of a thread's cache that weights may fill
 constexpr int MOST_THREADS = 64;
 
 struct Range {
     long begin, end;
     long size() const { return end - begin; }
-    // The i-th, upwards at one step and downwards at the next: weights used last are still in the cache, if not all fit.
+    // The i-th, upwards at one step and downwards at the next: weights used last are still in the cache, if not all
+    // fit.
     long back_and_forth(long i, long t) const { return t & 1 ? end - 1 - i : begin + i; }
 };
 
@@ -43,7 +45,7 @@ class Arena {
     uintptr_t base;
     size_t used = 0;
 
-   public:
+ public:
     explicit Arena(void* memory) : base(reinterpret_cast<uintptr_t>(memory)) {}
     size_t size() const { return used; }
     template <class T>
@@ -54,8 +56,9 @@ class Arena {
     }
 };
 
-// Threads stand in a grid: groups that share the rows of the batch, and in each those that share the units. Groups never
-// wait for one another. Sharing units costs a barrier a step, but each thread has only its part of the weights to read.
+// Threads stand in a grid: groups that share the rows of the batch, and in each those that share the units. Groups
+// never wait for one another. Sharing units costs a barrier a step, but each thread has only its part of the weights
+// to read.
 struct Grid {
     int row_groups, unit_groups;
 
@@ -81,7 +84,8 @@ struct Window {
     const long T = l.steps, B = l.lanes, D = l.inputs, H = l.units;
     const long blocks = (H + LANES - 1) / LANES;
     const long padded = blocks * LANES;
-    const long read_row = padded + LINE / sizeof(Operand);  // an odd number of lines: rows fall into different cache sets
+    const long read_row =
+        padded + LINE / sizeof(Operand);  // an odd number of lines: rows fall into different cache sets
     // x is multiplied as it lies, unless it has to be rounded or its rows are a multiple of a page apart: then a tile's
     // rows would fall into the same cache set, which holds fewer.
     const bool copies_x = P::DEPTH == 2 || D % (PAGE / (long)sizeof(float)) == 0;
