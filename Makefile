@@ -42,7 +42,8 @@ clean:  ## remove what make made; runs stay
 # Memory is another matter for each length of a vector; races are between threads, whatever the instruction set.
 build/sanitized-address: SANITIZE = address,undefined
 build/sanitized-address: LIBRARY = libasan.so
-build/sanitized-address: LEVELS = portable;avx2;avx512bf16
+build/sanitized-address: LEVELS = portable;avx512bf16
+build/sanitized-address: AND = fork
 build/sanitized-thread: SANITIZE = thread
 build/sanitized-thread: LIBRARY = libtsan.so
 build/sanitized-thread: LEVELS = portable
@@ -55,7 +56,7 @@ build/sanitized-address build/sanitized-thread: $(READY)
 	  --config-settings=install.strip=false --config-settings=cmake.define.THROUGHTIME_SANITIZE=$(SANITIZE) \
 	  --config-settings='cmake.define.THROUGHTIME_LEVELS=$(LEVELS)' .
 	LD_PRELOAD=$$($(CXX) -print-file-name=$(LIBRARY)) PYTHONPATH=$@:tests ASAN_OPTIONS=detect_leaks=0 \
-	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(BIN)/python tests/engine/sanitize.py
+	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(BIN)/python tests/engine/sanitize.py $(AND)
 
 # The tools of the build lie in .venv, so that what it compiled last time still counts; cmake and ninja only where the
 # machine has none.

@@ -105,6 +105,7 @@ def call(
     threads: int = 1,
     wanted: Sequence[str] = WANTED,
     backward_threads: int | None = None,
+    spoil: bool = True,
 ) -> dict[str, np.ndarray]:
     """What the kernel gives: its outputs, and of the gradients those wanted; no way back is kept where none is."""
     T, B, H = case.T, case.B, case.H
@@ -118,12 +119,14 @@ def call(
         given["read"] = np.full(read, 0xFF, np.uint8)
         if not kernel.product:
             del given["read"]
-    spoil_workspace(kernel, case)
+    if spoil:
+        spoil_workspace(kernel, case)
     kernel.forward(case[:5], threads, **given, **{name: frame.array for name, frame in results.items()})
     if wanted:
         gradients = {name: _Framed.nan(inputs[name[1:]].shape) for name in wanted if name[1:] in inputs}
         given |= {name: framed[name].array for name in GIVEN if name in inputs}
-        spoil_workspace(kernel, case)
+        if spoil:
+            spoil_workspace(kernel, case)
         kernel.backward(
             case[:5], backward_threads or threads, **given, **{name: frame.array for name, frame in gradients.items()}
         )

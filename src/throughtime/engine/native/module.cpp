@@ -44,14 +44,16 @@ std::vector<const Level*> levels() {
 #if defined(HAS_LEVEL_AVX2)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&avx2::level);
 #endif
-#if defined(HAS_LEVEL_AVX512)
+#if defined(HAS_LEVEL_AVX512) || defined(HAS_LEVEL_AVX512BF16)
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
+#if defined(HAS_LEVEL_AVX512)
     if (avx512) found.push_back(&avx512::level);
+#endif
 #if defined(HAS_LEVEL_AVX512BF16)
     if (avx512 && __builtin_cpu_supports("avx512bf16"))
         found.insert(found.end() - !__builtin_cpu_is("amd"), &avx512bf16::level);
-#endif
 #endif
     return found;
 }
