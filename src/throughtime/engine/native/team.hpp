@@ -13,9 +13,11 @@ const char* thread_source();
 struct alignas(64) Barrier {
     int arrived = 0;
     alignas(64) int round = 0;
+    int sleepers = 0;
 };
 
-// Returns when `members` threads have called it. It spins: the steps it stands between are microseconds long.
+// Returns when `members` threads have called it. It spins, for the steps it stands between are microseconds long, and
+// goes to sleep where a member has lost its processor to someone else.
 void wait(Barrier& barrier, int members);
 
 }  // namespace throughtime
