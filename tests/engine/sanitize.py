@@ -34,6 +34,16 @@ def exercise(name: str) -> int:
     return calls
 
 
+def borrow(number: int) -> None:
+    """Blocks that are taken and left in turn with other threads."""
+    for turn in range(100):
+        blocks = [_native.memory(1 + (number * 7919 + turn * 104729 * i) % 6_000_000) for i in range(3)]
+        for block in blocks:
+            block[:: block.size // 9 + 1] = number
+            block[-1] = number
+        del blocks[turn % 3]
+
+
 def fork() -> None:
     """A child that makes threads of its own and ends as processes do."""
     child = os.fork()
@@ -48,6 +58,7 @@ def main() -> None:
     alone = sum(map(exercise, KERNELS))
     with ThreadPoolExecutor(3) as callers:
         together = sum(callers.map(exercise, KERNELS[:3]))
+        list(callers.map(borrow, range(6)))
     if "fork" in sys.argv:
         fork()
     print(f"{', '.join(LEVELS)}: {alone} calls alone, {together} beside one another")
