@@ -39,6 +39,17 @@ def gflops(facts: Found) -> float:
     return rate
 
 
+def limit(entry: Found) -> float:
+    """GFLOP/s of the product of two matrices, in the first precision it was timed in."""
+    return next(gflops(facts) for name, facts in entry["contenders"].items() if name.startswith(LIMIT))
+
+
+def disturbed(found: Found) -> list[int]:
+    """Places of the points at which the machine had something else to do."""
+    best = max(map(limit, found["points"]))
+    return [place for place, entry in enumerate(found["points"]) if limit(entry) < found["calm"] * best]
+
+
 class Measured:
     """Looks up what was measured, by point and contender."""
 
@@ -104,6 +115,12 @@ def page(found: Found) -> list[str]:
         "- **JAX** is a compiled `lax.scan` of the same equations, what needs no state computed before the scan.",
         "- **Keras** is its layers on TensorFlow, in a `tf.function` as in `fit`; bf16 is the policy `mixed_bfloat16`.",
         "- Ours in **bf16** takes, keeps and gives float32; what is multiplied is rounded.",
+        "",
+        f"The rate of that product ({LIMIT}) also tells whether the machine was at rest. A point at which it was under",
+        f"{found['calm']:.0%} of its best, {max(map(limit, found['points'])):.0f} GFLOP/s, was measured again, up to "
+        f"{found['patience']} times,",
+        f"and the measurement with the fastest product counts; so it still is at {len(disturbed(found))} of "
+        f"{len(found['points'])} points.",
         "",
         "Every ratio is one of two turns in one round; quoted are the median over the rounds and, in brackets, between",
         "what lies their middle half. Above 1x we are faster.",

@@ -39,7 +39,13 @@ class Lender {
         size_t size;
     };
     std::mutex mutex;
-    std::vector<Block> lent, idle;
+    std::vector<Block> lent, idle;  // idle: the oldest first
+    size_t lent_bytes = 0, idle_bytes = 0, most_lent = 0;
+
+    static void move(std::vector<Block>& from, std::vector<Block>::iterator block, std::vector<Block>& to) {
+        to.push_back(std::move(*block));
+        from.erase(block);
+    }
 
  public:
     void* borrow(size_t bytes) {
@@ -47,17 +53,23 @@ class Lender {
         std::lock_guard lock(mutex);
         lent.reserve(lent.size() + 1);
         idle.reserve(lent.size() + idle.size() + 1);  // so that giving back cannot fail
-        // A block of twice the size would do as well, but then somebody else may lack it.
+        // A block may be up to twice as large as asked for; a larger one is kept for who needs it.
         const auto found = std::find_if(idle.begin(), idle.end(), [&](const Block& block) {
             return block.size >= bytes && block.size / 2 <= bytes;
         });
         if (found != idle.end()) {
-            lent.push_back(std::move(*found));
-            idle.erase(found);
+            idle_bytes -= found->size;
+            move(idle, found, lent);
         } else {
-            idle.clear();  // the sizes have changed: what was kept was for others
+            const size_t most = 2 * std::max(most_lent, lent_bytes + bytes);
+            while (!idle.empty() && lent_bytes + bytes + idle_bytes > most) {
+                idle_bytes -= idle.front().size;
+                idle.erase(idle.begin());
+            }
             lent.push_back({allocate(bytes), bytes});
         }
+        lent_bytes += lent.back().size;
+        most_lent = std::max(most_lent, lent_bytes);
         return lent.back().memory.get();
     }
 
@@ -65,8 +77,9 @@ class Lender {
         std::lock_guard lock(mutex);
         const auto found =
             std::find_if(lent.begin(), lent.end(), [&](const Block& block) { return block.memory.get() == memory; });
-        idle.push_back(std::move(*found));
-        lent.erase(found);
+        lent_bytes -= found->size;
+        idle_bytes += found->size;
+        move(lent, found, idle);
     }
 };
 
