@@ -116,11 +116,10 @@ def page(found: Found) -> list[str]:
         "- **Keras** is its layers on TensorFlow, in a `tf.function` as in `fit`; bf16 is the policy `mixed_bfloat16`.",
         "- Ours in **bf16** takes, keeps and gives float32; what is multiplied is rounded.",
         "",
-        f"The rate of that product ({LIMIT}) also tells whether the machine was at rest. A point at which it was under",
-        f"{found['calm']:.0%} of its best, {max(map(limit, found['points'])):.0f} GFLOP/s, was measured again, up to "
-        f"{found['patience']} times,",
-        f"and the measurement with the fastest product counts; so it still is at {len(disturbed(found))} of "
-        f"{len(found['points'])} points.",
+        f"That rate also tells whether the machine was at rest. Where it was under {found['calm']:.0%} of its best,",
+        f"{max(map(limit, found['points'])):.0f} GFLOP/s, a point counts as disturbed, and can be measured again;",
+        f"the measurement with the fastest product counts. {sum('attempts' in entry for entry in found['points'])} of "
+        f"{len(found['points'])} points were, and {len(disturbed(found))} are disturbed.",
         "",
         "Every ratio is one of two turns in one round; quoted are the median over the rounds and, in brackets, between",
         "what lies their middle half. Above 1x we are faster.",
