@@ -132,12 +132,12 @@ class Cell(nn.Module, ABC):
         # A fused form takes masked weights as it takes any; a state masked in the product alone is nothing it knows.
         unroll = unroll_steps if masks is not None and masks.state_BH is not None else self._unroll
         given = () if masks is None else (masks,)
-        outputs = []
+        outputs, initial = [], self.initial_state(lanes)
         for start, stop in _segments(steps, fresh_TB, flow_TB):
             if flow_TB is not None:
                 state = scale_gradient(state, flow_TB[start])
             if fresh_TB is not None:
-                state = reset_rows(state, fresh_TB[start], self.initial_state(lanes))
+                state = reset_rows(state, fresh_TB[start], initial)
             y_TBH, state = unroll(self, x_TBD[start:stop], state, *given)
             outputs.append(y_TBH)
         if len(outputs) == 1:

@@ -30,8 +30,7 @@ class Masks(NamedTuple):
 def draw_mask(like: Tensor, probability: float, noise: torch.Generator | None) -> Tensor | None:
     """A mask in the shape of `like`, drawn from `noise`; None where there is no noise or nothing to drop.
 
-    PyTorch's generator gives the seed of a quicker one: `bernoulli_` takes as long for an entry as the layer's products
-    for a hundred.
+    PyTorch's generator gives the seed of a quicker one: `bernoulli_` takes several times as long.
     """
     if noise is None or not probability:
         return None

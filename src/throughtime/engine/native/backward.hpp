@@ -142,6 +142,8 @@ struct Backward : Window<Cell, P> {
 
     // ---- Back through time.
 
+    Range blocks_of(Range panels) const { return Base::template blocks_of<PANEL>(panels); }
+
     Operand* d_at(int slot, long block, long t, long b) const {
         return d + (((slot * blocks + block) * T + t) * B + b) * LANES;
     }
@@ -195,7 +197,8 @@ struct Backward : Window<Cell, P> {
                 through_step(panel, t + 1, first, count, arriving);
             else
                 memset(arriving, 0, sizeof arriving);
-            for (long block = panel * PANEL; block < blocks && block < (panel + 1) * PANEL; block++)
+            const Range its = blocks_of({panel, panel + 1});
+            for (long block = its.begin; block < its.end; block++)
                 use(block, first, count, arriving + (block - panel * PANEL) * LANES);
         }
     }
@@ -304,7 +307,8 @@ struct Backward : Window<Cell, P> {
 
         pack_weights(thread, threads);
         Base::pack_vectors(vectors, share(blocks, thread, threads));
-        for (long block = mine.begin * PANEL; block < mine.end * PANEL && block < blocks; block++)
+        const Range mine_blocks = blocks_of(mine);
+        for (long block = mine_blocks.begin; block < mine_blocks.end; block++)
             memset(my_sums + block * VECTORS * LANES, 0, VECTORS * LANES * sizeof(float));
         if (l.dW) pack_activations(l.x, D, inputs, D, x, thread, threads);
         if (l.dU) pack_activations(Base::read, Base::read_row, T * B, H, reads, thread, threads);

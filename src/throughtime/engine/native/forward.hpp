@@ -51,9 +51,7 @@ struct Forward : Window<Cell, P> {
         }
     }
 
-    Range blocks_of(Range panels) const {
-        return {panels.begin * PANEL, panels.end * PANEL < blocks ? panels.end * PANEL : blocks};
-    }
+    Range blocks_of(Range panels) const { return Base::template blocks_of<PANEL>(panels); }
 
     // How many vectors a panel has: the last one can be narrower.
     int width(long panel) const { return (int)blocks_of({panel, panel + 1}).size() * GATES; }

@@ -9,8 +9,8 @@ namespace throughtime {
 // Lasts until this thread asks again.
 void* workspace(size_t bytes);
 
-// Lasts until it is given back, by any thread, and is then kept for who asks next. All blocks together are at most twice
-// what was ever lent at once.
+// Lasts until it is given back, by any thread, and is then kept for who asks next. All blocks together are at most
+// twice what was ever lent at once.
 void* borrow(size_t bytes);
 void give_back(void* memory);
 

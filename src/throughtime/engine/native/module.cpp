@@ -110,10 +110,9 @@ class Arrays {
     }
 };
 
-Layer layer_of(const Recurrence& r, const Size& n, int threads) {
+Layer layer_of(const Size& n, int threads) {
     if (n.T < 1 || n.B < 1 || n.D < 1 || n.H < 1 || n.V < 0) throw nb::value_error("every size must be at least 1");
     if (threads < 1) throw nb::value_error("threads must be at least 1");
-    (void)r;
     Layer l{};
     l.steps = n.T, l.lanes = n.B, l.inputs = n.D, l.units = n.H, l.vocabulary = n.V, l.threads = threads;
     return l;
@@ -151,7 +150,7 @@ Size size_of(const Shape& s) {
 
 void forward(const Recurrence& r, const Shape& shape, int threads, const nb::kwargs& given) {
     const Size n = size_of(shape);
-    Layer l = layer_of(r, n, threads);
+    Layer l = layer_of(n, threads);
     Arrays arrays(given);
     common(r, n, arrays, l);
     l.y = arrays.need<float>("y", n.T * n.B * n.H);
@@ -164,7 +163,7 @@ void forward(const Recurrence& r, const Shape& shape, int threads, const nb::kwa
 
 void backward(const Recurrence& r, const Shape& shape, int threads, const nb::kwargs& given) {
     const Size n = size_of(shape);
-    Layer l = layer_of(r, n, threads);
+    Layer l = layer_of(n, threads);
     Arrays arrays(given);
     common(r, n, arrays, l);
     if (!l.saved || (r.product && !l.read)) throw nb::value_error("what the forward pass saved is missing");
@@ -214,7 +213,7 @@ NB_MODULE(_native, m) {
         .def_ro("carries_hidden", &Recurrence::carries_hidden)
         .def("sizes",
              [](const Recurrence& r, const Shape& shape) {
-                 const Sizes sizes = r.sizes(layer_of(r, size_of(shape), 1));
+                 const Sizes sizes = r.sizes(layer_of(size_of(shape), 1));
                  return std::pair(sizes.saved, sizes.read);
              })
         .def("forward", &forward, nb::arg("shape"), nb::arg("threads"), nb::arg("arrays"))

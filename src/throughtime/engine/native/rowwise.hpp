@@ -180,8 +180,7 @@ struct Rowwise {
                     }
                 });
         sync();
-        const Range blocks{mine.begin * pass.PANEL,
-                           mine.end * pass.PANEL < pass.blocks ? mine.end * pass.PANEL : pass.blocks};
+        const Range blocks = pass.blocks_of(mine);
         if constexpr (Cell::NORMALISES_CARRIED) {
             for (long b = rows.begin; b < rows.end; b++) {
                 const float mean_gradient = mean(b, 0, pass.H), mean_product = mean(b, 1, pass.H);

@@ -25,9 +25,8 @@
 namespace throughtime::LEVEL {
 
 constexpr long LINE = 64, PAGE = 4096;
-constexpr long CHUNK_BYTES =
-    512 << 10;                         // of a thread's inputs to the gates that are made ahead: they stay in its cache
-constexpr long CACHE_BYTES = 1 << 20;  // of a thread's cache that weights may fill
+// Of a thread's inputs to the gates that are made ahead (they stay in its cache); of its cache that weights may fill.
+constexpr long CHUNK_BYTES = 512 << 10, CACHE_BYTES = 1 << 20;
 constexpr int MOST_THREADS = 64;
 
 struct Range {
@@ -84,8 +83,7 @@ struct Window {
     const long T = l.steps, B = l.lanes, D = l.inputs, H = l.units;
     const long blocks = (H + LANES - 1) / LANES;
     const long padded = blocks * LANES;
-    const long read_row =
-        padded + LINE / sizeof(Operand);  // an odd number of lines: rows fall into different cache sets
+    const long read_row = padded + LINE / sizeof(Operand);  // an odd number of lines: rows fall into different sets
     // x is multiplied as it lies, unless it has to be rounded or its rows are a multiple of a page apart: then a tile's
     // rows would fall into the same cache set, which holds fewer.
     const bool copies_x = P::DEPTH == 2 || D % (PAGE / (long)sizeof(float)) == 0;
@@ -102,6 +100,12 @@ struct Window {
         const Window w(layer);
         return {(w.blocks * SLOTS * LANES + Cell::STATISTICS) * w.T * w.B * sizeof(float),
                 Cell::PRODUCT ? w.T * w.B * w.read_row * sizeof(Operand) : 0};
+    }
+
+    // The blocks of panels of PANEL blocks each: the last one can have fewer.
+    template <int PANEL>
+    Range blocks_of(Range panels) const {
+        return {panels.begin * PANEL, panels.end * PANEL < blocks ? panels.end * PANEL : blocks};
     }
 
     int valid(long block) const { return block * LANES + LANES <= H ? LANES : (int)(H - block * LANES); }
