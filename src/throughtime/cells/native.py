@@ -5,6 +5,7 @@ Axes: T time, B batch (lane), D input, H hidden, G gates, V rows of a table.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -16,6 +17,10 @@ from throughtime.cells.state import State
 
 if TYPE_CHECKING:
     from throughtime.engine._native import Recurrence
+
+
+LARGE = 1 << 20
+"""Arrays from so many bytes on lie in the engine's memory, for PyTorch would fetch theirs from the system each time."""
 
 
 class Parameters(NamedTuple):
@@ -100,6 +105,14 @@ def _shared(arrays: dict[str, Tensor]) -> dict[str, Any]:
     return {name: array.numpy() for name, array in arrays.items()}
 
 
+def _empty(*shape: int) -> Tensor:
+    """float32, of undefined content."""
+    size = 4 * math.prod(shape)
+    if size < LARGE:
+        return torch.empty(shape)
+    return torch.from_numpy(engine.memory(size)).view(torch.float32).view(shape)
+
+
 class _Sequence(torch.autograd.Function):
     NAMES = ("x", "W", "U", "vectors", "hidden0", "carried0")
 
@@ -110,9 +123,9 @@ class _Sequence(torch.autograd.Function):
         named = dict(zip(_Sequence.NAMES, given, strict=False))
         arrays = {name: array.detach().contiguous() for name, array in named.items() if array is not None}
         arrays |= fixed.arrays
-        results = {"y": torch.empty(steps, lanes, units), "hidden": torch.empty(lanes, units)}
+        results = {"y": _empty(steps, lanes, units), "hidden": _empty(lanes, units)}
         if not kernel.carries_hidden:
-            results["carried"] = torch.empty(lanes, units)
+            results["carried"] = _empty(lanes, units)
         if fixed.keeps and any(ctx.needs_input_grad):
             saved, read = kernel.sizes(shape)
             kept = torch.from_numpy(engine.memory(saved + read))
@@ -134,6 +147,6 @@ class _Sequence(torch.autograd.Function):
         given = dict(zip(("dy", "dhidden", "dcarried"), gradients, strict=False))
         found = {name: array.contiguous() for name, array in given.items() if array is not None}
         asked = [name for name, needed in zip(_Sequence.NAMES, ctx.needs_input_grad[1:], strict=False) if needed]
-        results = {"d" + name: torch.empty_like(arrays[name]) for name in asked}
+        results = {"d" + name: _empty(*arrays[name].shape) for name in asked}
         ctx.kernel.backward(ctx.shape, torch.get_num_threads(), **_shared(arrays), **_shared(found), **_shared(results))
         return None, *(results.get("d" + name) for name in _Sequence.NAMES[: len(ctx.needs_input_grad) - 1])

@@ -270,22 +270,22 @@ INLINE const float* unscaled(long) { return nullptr; }
 // `scale_of(n)`, where it is not null, is multiplied in.
 template <class P, class RowOf, class ScaleOf>
 void pack_columns(RowOf row_of, ScaleOf scale_of, long depth, int vectors, typename P::Right* panel) {
-    alignas(64) float block[LANES][LANES];  // [k][lane]
-    for (int j = 0; j < vectors; j++) {
+    for (int j = 0; j < vectors; j++)
         for (long k0 = 0; k0 < depth; k0 += LANES) {
             const int count = depth - k0 < LANES ? (int)(depth - k0) : LANES;
-            memset(block, 0, sizeof block);
+            Vec square[LANES];
+#pragma GCC unroll 16
             for (int lane = 0; lane < LANES; lane++) {
                 const float* row = row_of(j * LANES + lane);
                 const float* scale = scale_of(j * LANES + lane);
-                if (!row) continue;
-                for (int k = 0; k < count; k++) block[k][lane] = scale ? row[k0 + k] * scale[k0 + k] : row[k0 + k];
+                square[lane] = row ? load_part(row + k0, count) : Vec{};
+                if (row && scale) square[lane] *= load_part(scale + k0, count);
             }
+            transpose(square);
             for (int k = 0; k < count; k += P::DEPTH)
-                put_step(P(), panel + ((k0 + k) / P::DEPTH * vectors + j) * LANES, load(block[k]),
-                         P::DEPTH == 2 ? load(block[k + 1]) : Vec{});
+                put_step(P(), panel + ((k0 + k) / P::DEPTH * vectors + j) * LANES, square[k],
+                         P::DEPTH == 2 ? square[k + 1] : Vec{});
         }
-    }
 }
 
 }  // namespace throughtime::LEVEL

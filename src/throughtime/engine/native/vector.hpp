@@ -54,6 +54,24 @@ INLINE void store_part(float* to, Vec v, int count) {
         memcpy(to, &v, count * sizeof(float));
 }
 
+// Rows become columns. Each round deals the cards anew: those of the upper half between those of the lower.
+INLINE void transpose(Vec (&square)[LANES]) {
+    Bits low, high;
+    for (int lane = 0; lane < LANES; lane++) {
+        low[lane] = lane / 2 + (lane & 1) * LANES;
+        high[lane] = low[lane] + LANES / 2;
+    }
+    for (int round = 1; round < LANES; round *= 2) {
+        Vec dealt[LANES];
+#pragma GCC unroll 8
+        for (int i = 0; i < LANES / 2; i++) {
+            dealt[2 * i] = __builtin_shuffle(square[i], square[i + LANES / 2], low);
+            dealt[2 * i + 1] = __builtin_shuffle(square[i], square[i + LANES / 2], high);
+        }
+        memcpy(square, dealt, sizeof dealt);
+    }
+}
+
 // bfloat16: the upper half of a float, rounded to the nearest, ties to even; a NaN stays one.
 INLINE Bits rounded_bits(Vec v) {
     Bits bits = (Bits)v;
