@@ -27,11 +27,12 @@ from pipe import Parent
 from pytorch_weights import put_weights, take_weights
 from throughtime.cells.base import Cell
 from throughtime.models.language import LanguageModel
+from throughtime.objective.evaluation import evaluate
 from throughtime.recipe import Recipe, build
 from throughtime.streams.partition import Partition, Place, partition
 from throughtime.text.dataset import Dataset, prepare
 from throughtime.training.display import Display, Moment
-from throughtime.training.evaluation import evaluate
+from throughtime.training.evaluation import InTraining
 from throughtime.training.journal import Journal
 
 LANES, WINDOW = 32, 64
@@ -138,7 +139,7 @@ def prepared(settings: dict[str, Any]) -> Task:
         for mine, its in pairs:
             mine.copy_(its)
         assert dataset.valid is not None
-        return evaluate(model, dataset.valid).nats_per_token
+        return evaluate(InTraining(model), dataset.valid).nats_per_token
 
     return Task(wanted, dataset, network, validate)
 

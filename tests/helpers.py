@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,3 +42,20 @@ def corpus_of(folder: Path, *contents: bytes) -> Corpus:
         path.write_bytes(content)
         documents.append(Document(path.name, path, 0, len(content)))
     return Corpus(tuple(documents))
+
+
+_BLOCK = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "matplotlib"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name.split(".")[0])
+sys.meta_path.insert(0, Block())
+"""
+
+
+def without_pytorch(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python code in a process of its own, where PyTorch is not installed."""
+    return subprocess.run(
+        [sys.executable, "-c", _BLOCK + code, *arguments], capture_output=True, text=True, check=False
+    )

@@ -105,7 +105,7 @@ class Model(Settings):
     """Options of the cell, such as `forget_bias` of an LSTM."""
     hidden_size: Natural = 256
     """Units of each layer."""
-    layers: Natural = 1
+    layers: Annotated[int, Field(ge=1, le=1000)] = 1
     """Layers of the stack."""
     embedding_size: Whole = 0
     """Size of a token's vector; 0: as `hidden_size`."""

@@ -534,7 +534,7 @@ def test_what_kernels_do_not_take_runs_without_them(name, options, engine, kerne
     before = len(kernel_calls)
     cell = cell.double()
     other = copy.deepcopy(cell)
-    other._parameters_of = None
+    other._form = None
     x_TBD, state = draw(cell)
     assert_same(
         everything(cell, x_TBD, state, cell(x_TBD, state, *marks())),

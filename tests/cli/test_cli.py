@@ -140,9 +140,9 @@ def test_a_traceback_is_there_for_who_asks(call):
 
 
 def test_what_nobody_foresaw_is_still_one_line(call, monkeypatch):
-    from throughtime.training import run as module
+    from throughtime import folder
 
-    monkeypatch.setattr(module, "load", lambda _: 1 / 0)
+    monkeypatch.setattr(folder, "find", lambda _: 1 / 0)
     code, _, err = call("evaluate", "x")
     assert code == 1
     assert err.startswith("throughtime: unforeseen ZeroDivisionError")
@@ -179,7 +179,10 @@ def test_generate_goes_on_from_the_prompt(call, run):
     assert len(first) == 4 + 30 + 1
     assert call("generate", run, "--prompt", "Once", "--tokens", 3, "--temperature", 0, "--top-k", 2)[0] == 0
     code, _, err = call("generate", run, "--top-p", "1.5")
-    assert (code, err) == (1, "throughtime: top_p must be above 0 and at most 1, got 1.5\n")
+    assert (code, err) == (2, "throughtime: top_p must be above 0 and at most 1, got 1.5\n")
+    code, out, _ = call("generate", run, "--tokens", 50, "--characters", "ab ", "--weights", "bf16", "--stop", "zzz")
+    assert code == 0
+    assert set(out) <= set("ab \n")
 
 
 def test_score_adds_up_to_what_evaluate_says(call, run, text):

@@ -13,6 +13,7 @@ from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 from throughtime import cells
+from throughtime.cells import native
 from throughtime.cells.masks import Masks
 from throughtime.cells.state import leaves, reset_rows, scale_gradient
 
@@ -79,7 +80,7 @@ def cell_of(kernel: str, D: int, H: int):
     options = {"elman": "activation", "mingru": "candidate", "minlstm": "candidate"}
     name, given = (name, {options[name]: option}) if name in options else (kernel, {})
     cell = cells.create(name, D, H, engine="reference", **given).double()
-    parameters = cells.family(name).native(cell)
+    parameters = native.parameters_of(cell, cells.family(name).native)
     assert parameters.kernel == kernel
     return cell, parameters
 

@@ -10,19 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers import without_pytorch
+
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "throughtime"
-BLOCK = """
-import sys
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "matplotlib"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name.split(".")[0])
-sys.meta_path.insert(0, Block())
-"""
-
-
-def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", BLOCK + code, *arguments], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -30,11 +20,12 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     [
         "import throughtime; throughtime.__version__; throughtime.Recipe()",
         "import throughtime.text.dataset, throughtime.streams.partition, throughtime.streams.evaluation",
-        "import throughtime.objective.measure",
+        "import throughtime.objective.evaluation",
+        "import throughtime.runtime",
     ],
 )
 def test_without_pytorch(code):
-    done = run(code)
+    done = without_pytorch(code)
     assert done.returncode == 0, done.stderr
 
 
@@ -44,7 +35,7 @@ def test_without_pytorch(code):
      ["train", "builtin", "--print-recipe"]],
 )  # fmt: skip
 def test_the_command_line_without_pytorch(arguments):
-    done = run("from throughtime.cli.main import main; main(sys.argv[1:])", *arguments)
+    done = without_pytorch("from throughtime.cli.main import main; main(sys.argv[1:])", *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 
@@ -58,7 +49,7 @@ def test_help_loads_nothing_heavy():
 
 
 def test_a_command_that_needs_pytorch_says_how_to_get_it():
-    done = run("from throughtime.cli.main import main; main(sys.argv[1:])", "cells")
+    done = without_pytorch("from throughtime.cli.main import main; main(sys.argv[1:])", "cells")
     assert done.returncode == 1
     assert done.stderr == "throughtime: this needs torch: pip install 'throughtime[train]'\n"
 

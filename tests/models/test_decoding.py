@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from throughtime.errors import ThroughtimeError
-from throughtime.models.decoding import _choose, generate, opening
+from throughtime.models.decoding import _choose, generate
 from throughtime.models.language import LanguageModel
 from throughtime.recipe import Model, Text
 from throughtime.text.tokenizer import fit
@@ -63,20 +63,6 @@ def test_draws_follow_the_probabilities_that_the_limits_leave():
     assert shares(top_p=0.75) == pytest.approx([4 / 9, 3 / 9, 2 / 9, 0], abs=0.03)
     assert shares(top_p=1e-9) == [1, 0, 0, 0]
     assert shares(temperature=0.5) == pytest.approx([16 / 30, 9 / 30, 4 / 30, 1 / 30], abs=0.03)
-
-
-def test_a_line_begins_where_there_is_no_prompt(tokenizer):
-    assert opening(tokenizer, "") == tokenizer.encode("\n").tolist()
-
-
-def test_a_prompt_must_be_known(tokenizer):
-    with pytest.raises(ThroughtimeError, match="lacks a part of the prompt, which reads to it as 'ab<unk>'"):
-        opening(tokenizer, "abz")
-
-
-def test_a_prompt_must_be_text(tokenizer):
-    with pytest.raises(ThroughtimeError, match="the prompt is no text at character 1: surrogates not allowed"):
-        opening(tokenizer, "a\udcff")
 
 
 @pytest.mark.parametrize(

@@ -253,3 +253,20 @@ def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(ThroughtimeError) as caught:
         tokenizers.load(path)
     assert str(caught.value) == f"cannot read the tokeniser {path}: No such file or directory"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_line_begins_where_there_is_no_prompt(kind):
+    tokenizer = fit(kind, "ab\ncd\n")
+    assert tokenizer.opening("") == tokenizer.encode("\n").tolist()
+    assert tokenizer.opening("ab") == tokenizer.encode("ab").tolist()
+
+
+def test_a_prompt_must_be_known():
+    with pytest.raises(ThroughtimeError, match="lacks a part of the prompt, which reads to it as 'ab<unk>'"):
+        fit("char", "ab").opening("abz")
+
+
+def test_a_prompt_must_be_text():
+    with pytest.raises(ThroughtimeError, match="the prompt is no text at character 1: surrogates not allowed"):
+        fit("char", "ab").opening("a\udcff")

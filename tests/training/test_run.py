@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import throughtime
+from throughtime.cli.run_argument import open_run
 from throughtime.errors import ThroughtimeError
 
 
@@ -82,22 +83,23 @@ def reshape(run, change):
         (lambda run: rewrite(run / "best/model.json", lambda d: d.update(format=2)), "written by a newer version"),
         (lambda run: rewrite(run / "best/model.json", lambda d: d.pop("model")), "does not describe a model"),
         (lambda run: rewrite(run / "best/model.json", lambda d: d["model"].update(layers=0)), "does not describe"),
-        (lambda run: rewrite(run / "best/model.json", lambda d: d["model"].update(cell="os.system")), "no cell"),
+        (lambda run: rewrite(run / "best/model.json", lambda d: d["model"].update(cell="os.system")), "cell 'os"),
         (lambda run: rewrite(run / "best/model.json", lambda d: d.update(vocabulary_size=99)), "wrong pair"),
         (lambda run: (run / "best/model.safetensors").unlink(), r"cannot read .*model\.safetensors"),
         (lambda run: (run / "best/model.safetensors").write_bytes(b"\0" * 40), r"cannot read .*model\.safetensors"),
         (lambda run: reshape(run, lambda a: a.pop("b_o")), "lacks array b_o"),
         (lambda run: reshape(run, lambda a: a.update(x=torch.ones(1))), "has an unknown array x"),
         (lambda run: reshape(run, lambda a: a.update(b_o=torch.ones(2))), r"b_o .* of shape \[\d\], got .*\[2\]"),
-        (lambda run: reshape(run, lambda a: a.update(b_o=a["b_o"].double())), r"float32 .* got torch\.float64"),
+        (lambda run: reshape(run, lambda a: a.update(b_o=a["b_o"].double())), r"F32 .* got F64"),
         (lambda run: reshape(run, lambda a: a["b_o"].fill_(torch.nan)), "b_o .* not finite"),
         (lambda run: (run / "recipe.toml").write_text("x = 3"), "there is no setting x"),
     ],
 )  # fmt: skip
-def test_what_is_damaged_is_named_in_a_line(run, damage, message):
+@pytest.mark.parametrize("load", [throughtime.load, open_run], ids=["to train", "to run"])
+def test_what_is_damaged_is_named_in_a_line(run, damage, message, load):
     damage(run)
     with pytest.raises(ThroughtimeError, match=message) as caught:
-        throughtime.load(run)
+        load(run)
     assert "\n" not in str(caught.value)
 
 

@@ -23,6 +23,7 @@ from throughtime import engine as engines
 from throughtime.cells import native
 from throughtime.cells.masks import Masks
 from throughtime.cells.state import State, leaves, reset_rows, scale_gradient
+from throughtime.engine.forms import FORMS, Form
 from throughtime.errors import SettingError
 
 Unroll = Callable[..., tuple[Tensor, State]]
@@ -65,7 +66,7 @@ class Cell(nn.Module, ABC):
             raise SettingError(f"a cell needs sizes of at least 1, got input {input_size} and hidden {hidden_size}")
         self.input_size, self.hidden_size = input_size, hidden_size
         self._unroll: Unroll = unroll_steps
-        self._parameters_of: Parameters | None = None
+        self._form: Form | None = None
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
@@ -124,8 +125,8 @@ class Cell(nn.Module, ABC):
                     f"a state should have shape {[lanes, self.hidden_size]}, got {list(array.shape)}; "
                     "see cells.state.select_rows"
                 )
-        if self._parameters_of and steps and lanes:
-            parameters = self._parameters_of(self)
+        if self._form and steps and lanes:
+            parameters = native.parameters_of(self, self._form)
             if native.takes(parameters, inputs, *leaves(state)):
                 return native.run(parameters, self.precision, inputs, ids_TB, state, fresh_TB, flow_TB, masks)
         x_TBD = inputs if ids_TB is None else embedding(ids_TB, inputs)
@@ -192,10 +193,6 @@ def _segments(steps: int, fresh_TB: Tensor | None, flow_TB: Tensor | None) -> It
     return ((start, stop) for start, stop in zip(cuts, cuts[1:], strict=False) if start < stop)
 
 
-Parameters = Callable[[Any], native.Parameters]
-"""`cell -> what its kernel needs`. A kernel resets a state to zero, so that must be the cell's initial state."""
-
-
 @dataclass(frozen=True)
 class Family:
     """A registered cell: its class, and the faster forms of its equations, where there are any."""
@@ -203,22 +200,26 @@ class Family:
     cell: type[Cell]
     fused: Unroll | None = None
     """PyTorch's."""
-    native: Parameters | None = None
+    native: Form | None = None
     """A kernel's."""
 
 
 _FAMILIES: dict[str, Family] = {}
 
 
-def register(
-    name: str, fused: Unroll | None = None, native: Parameters | None = None
-) -> Callable[[type[Cell]], type[Cell]]:
-    """Class decorator: make a cell known by a name to recipes, the command line and the tests."""
+def register(name: str, fused: Unroll | None = None, native: bool = False) -> Callable[[type[Cell]], type[Cell]]:
+    """Class decorator: make a cell known by a name to recipes, the command line and the tests.
+
+    Args:
+        name: what it is called.
+        fused: PyTorch's form of its equations, if any.
+        native: whether there is a kernel; `engine.forms` then says which, under this name.
+    """
 
     def enter(cell: type[Cell]) -> type[Cell]:
         if name in _FAMILIES:
             raise ValueError(f"there is a cell {name!r} already: {_FAMILIES[name].cell.__qualname__}")
-        _FAMILIES[name] = Family(cell, fused, native)
+        _FAMILIES[name] = Family(cell, fused, FORMS[name] if native else None)
         return cell
 
     return enter
@@ -282,7 +283,7 @@ def create(
     if registered.fused is not None and engine != "reference":
         cell._unroll, cell.engine = registered.fused, "torch"
     if there and engine in ("auto", "native"):
-        cell._parameters_of, cell.engine, cell.precision = registered.native, "native", precision
+        cell._form, cell.engine, cell.precision = registered.native, "native", precision
         cell.reason = f"kernels of level {engines.level()}, {precision}"
         return cell
     if precision != "float32":

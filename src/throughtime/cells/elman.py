@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from throughtime.cells import native
 from throughtime.cells.base import Cell, input_matrix, recurrent_matrix, register
 from throughtime.cells.masks import Masks
 from throughtime.cells.state import HiddenState
@@ -22,12 +21,8 @@ def _fused(cell: Elman, x_TBD: Tensor, state: HiddenState, masks: Masks | None =
     return y_TBH, HiddenState(hidden_1BH[0])
 
 
-def _native(cell: Elman) -> native.Parameters:
-    return native.Parameters(f"elman-{cell.activation}", cell.W_hx, cell.W_hh, (cell.b_h,))
-
-
 @final
-@register("elman", fused=_fused, native=_native)
+@register("elman", fused=_fused, native=True)
 class Elman(Cell):
     """Elman's simple recurrent network (Elman 1990, "Finding structure in time").
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from throughtime.cells import native
 from throughtime.cells.base import Cell, input_matrix, recurrent_matrix, register
 from throughtime.cells.masks import Masks
 from throughtime.cells.state import HiddenState
@@ -21,12 +20,8 @@ def _fused(cell: GRU, x_TBD: Tensor, state: HiddenState, masks: Masks | None = N
     return y_TBH, HiddenState(hidden_1BH[0])
 
 
-def _native(cell: GRU) -> native.Parameters:
-    return native.Parameters("gru", cell.W, cell.U, (cell.b, cell.c_n))
-
-
 @final
-@register("gru", fused=_fused, native=_native)
+@register("gru", fused=_fused, native=True)
 class GRU(Cell):
     """Gated recurrent unit (Cho et al. 2014), in the variant that resets after the product, as PyTorch and cuDNN do.
 

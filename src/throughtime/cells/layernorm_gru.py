@@ -8,18 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear
 
-from throughtime.cells import native
 from throughtime.cells.base import Cell, input_matrix, recurrent_matrix, register
 from throughtime.cells.masks import Masks
 from throughtime.cells.state import HiddenState
 
 
-def _native(cell: LayerNormGRU) -> native.Parameters:
-    return native.Parameters("layernorm-gru", cell.W, cell.U, (cell.b, cell.c_n, cell.gain_x, cell.gain_h))
-
-
 @final
-@register("layernorm-gru", native=_native)
+@register("layernorm-gru", native=True)
 class LayerNormGRU(Cell):
     """GRU with layer normalisation (after Ba, Kiros & Hinton 2016, "Layer Normalization"), resetting after the product.
 

@@ -8,20 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear
 
-from throughtime.cells import native
 from throughtime.cells.base import Cell, input_matrix, recurrent_matrix, register
 from throughtime.cells.lstm import LSTMState
 from throughtime.cells.masks import Masks
 
 
-def _native(cell: LayerNormLSTM) -> native.Parameters:
-    return native.Parameters(
-        "layernorm-lstm", cell.W, cell.U, (cell.b, cell.gain_x, cell.gain_h, cell.gain_c, cell.shift_c)
-    )
-
-
 @final
-@register("layernorm-lstm", native=_native)
+@register("layernorm-lstm", native=True)
 class LayerNormLSTM(Cell):
     """LSTM with layer normalisation (Ba, Kiros & Hinton 2016, "Layer Normalization", equations 20 to 22).
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from throughtime.cells import native
 from throughtime.cells.base import Cell, input_matrix, recurrent_matrix, register
 from throughtime.cells.masks import Masks
 
@@ -27,12 +26,8 @@ def _fused(cell: LSTM, x_TBD: Tensor, state: LSTMState, masks: Masks | None = No
     return y_TBH, LSTMState(hidden_1BH[0], cell_1BH[0])
 
 
-def _native(cell: LSTM) -> native.Parameters:
-    return native.Parameters("lstm", cell.W, cell.U, (cell.b,))
-
-
 @final
-@register("lstm", fused=_fused, native=_native)
+@register("lstm", fused=_fused, native=True)
 class LSTM(Cell):
     """Long short-term memory (Hochreiter & Schmidhuber 1997) with forget gate (Gers et al. 2000), without peepholes.
 

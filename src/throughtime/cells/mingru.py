@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from throughtime.cells import native
 from throughtime.cells.base import Cell, input_matrix, register
 from throughtime.cells.state import HiddenState
 from throughtime.errors import SettingError
@@ -27,12 +26,8 @@ def candidate_function(candidate: str) -> Callable[[Tensor], Tensor]:
     return functions[candidate]
 
 
-def _native(cell: MinGRU) -> native.Parameters:
-    return native.Parameters(f"mingru-{cell.candidate}", cell.W, None, (cell.b,))
-
-
 @final
-@register("mingru", native=_native)
+@register("mingru", native=True)
 class MinGRU(Cell):
     """Minimal GRU (Feng et al. 2024, "Were RNNs All We Needed?").
 

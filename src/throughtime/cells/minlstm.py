@@ -8,18 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, logsigmoid
 
-from throughtime.cells import native
 from throughtime.cells.base import Cell, input_matrix, register
 from throughtime.cells.mingru import candidate_function
 from throughtime.cells.state import HiddenState
 
 
-def _native(cell: MinLSTM) -> native.Parameters:
-    return native.Parameters(f"minlstm-{cell.candidate}", cell.W, None, (cell.b,))
-
-
 @final
-@register("minlstm", native=_native)
+@register("minlstm", native=True)
 class MinLSTM(Cell):
     """Minimal LSTM (Feng et al. 2024, "Were RNNs All We Needed?"), in the form whose gates sum to 1.
 

@@ -17,6 +17,7 @@ from throughtime.cells.state import State
 
 if TYPE_CHECKING:
     from throughtime.engine._native import Recurrence
+    from throughtime.engine.forms import Form
 
 
 LARGE = 1 << 20
@@ -44,6 +45,16 @@ class _Fixed(NamedTuple):
     arrays: dict[str, Tensor]
     keeps: bool
     """Whether there may be a way back."""
+
+
+def parameters_of(cell: torch.nn.Module, form: Form) -> Parameters:
+    """A cell's own arrays, as its form names them."""
+    return Parameters(
+        form.kernel_of(vars(cell)),
+        getattr(cell, form.W),
+        getattr(cell, form.U) if form.U else None,
+        tuple(getattr(cell, name) for name in form.vectors),
+    )
 
 
 def takes(parameters: Parameters, *inputs: Tensor) -> bool:

@@ -7,33 +7,34 @@ from pathlib import Path
 
 import click
 
-from throughtime.cli.run_argument import open_run, open_text, run_argument, text_argument
+from throughtime.cli.run_argument import open_run, open_text, run_argument, text_argument, weights_option
 
 
 @click.command("evaluate", short_help="Measure a model on a text.")
 @run_argument
 @text_argument
 @click.option("--lanes", metavar="N", type=click.IntRange(min=1), help="Parts read at once; default: by length.")
+@weights_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def command(run: Path, text: str | None, lanes: int | None, as_json: bool) -> None:
+def command(run: Path, text: str | None, lanes: int | None, weights: str, as_json: bool) -> None:
     """Measure the model in RUN (a run or model folder) on TEXT, or on what the run held out.
 
     Every token but the first is predicted once, with the state carried through the whole text. The figures do not
     depend on --lanes, only the time does. Bits per byte are of the text, whatever a token is: where the vocabulary
     lacks a token, spelling it is charged.
     """
-    loaded = open_run(run)
-    name, ids = open_text(loaded, text)
+    opened = open_run(run, weights)
+    name, ids = open_text(opened, text)
 
-    from throughtime.training.evaluation import evaluate
+    from throughtime.objective.evaluation import evaluate
 
-    found = evaluate(loaded.model, ids, lanes)
+    found, kind = evaluate(opened.model.network, ids, lanes), opened.model.tokenizer.kind
     if as_json:
         click.echo(json.dumps({"text": name, **found.as_dict()}))
         return
-    click.echo(f"{name}: {found.tokens:,} tokens of {loaded.tokenizer.kind}, {found.bytes:,} bytes")
+    click.echo(f"{name}: {found.tokens:,} tokens of {kind}, {found.bytes:,} bytes")
     click.echo(f"nats per token  {found.nats_per_token:.6f}")
-    click.echo(f"perplexity      {found.perplexity:.6f} per {loaded.tokenizer.kind}")
+    click.echo(f"perplexity      {found.perplexity:.6f} per {kind}")
     if found.bits_per_char is not None:
         click.echo(f"bits per char   {found.bits_per_char:.6f}")
     click.echo(f"bits per byte   {found.bits_per_byte:.6f}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from throughtime.cli.run_argument import open_run, run_argument
+from throughtime.cli.run_argument import open_run, run_argument, weights_option
 
 
 @click.command("generate", short_help="Write text with a model.")
@@ -16,31 +17,17 @@ from throughtime.cli.run_argument import open_run, run_argument
 @click.option("--temperature", metavar="X", default=1.0, show_default=True, help="Below 1 is safer; 0 the likeliest.")
 @click.option("--top-k", metavar="K", type=int, help="Draw from the K likeliest tokens only.")
 @click.option("--top-p", metavar="P", type=float, help="Draw from the likeliest tokens that sum to P only.")
+@click.option(
+    "--min-p", metavar="P", type=float, help="Draw from tokens of at least P times the likeliest one's share."
+)
+@click.option("--repetition-penalty", metavar="X", default=1.0, show_default=True, help="Above 1: repeat less.")
+@click.option("--stop", metavar="TEXT", multiple=True, help="End before this text; may be repeated.")
+@click.option("--characters", metavar="SET", help="Write with these characters only.")
 @click.option("--seed", metavar="S", type=int, help="Same seed, same text.")
-def command(
-    run: Path,
-    prompt: str,
-    tokens: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    seed: int | None,
-) -> None:
+@weights_option
+def command(run: Path, prompt: str, tokens: int, weights: str, **choice: Any) -> None:
     """Write text with the model in RUN (a run or model folder), as it comes."""
-    loaded = open_run(run)
-
-    from throughtime.models.decoding import generate
-
-    pieces = generate(
-        loaded.model,
-        loaded.tokenizer,
-        prompt,
-        tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-    )
+    pieces = open_run(run, weights).model.generate(prompt, tokens, **choice)
     click.echo(prompt, nl=False)
     for piece in pieces:
         click.echo(piece, nl=False)

@@ -4,39 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 if TYPE_CHECKING:
+    from throughtime.recipe import Recipe
+    from throughtime.runtime import Model
     from throughtime.text.ids import IdsFile
-    from throughtime.training.run import Loaded
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 run_argument: Decorator = click.argument("run", type=click.Path(path_type=Path))
+weights_option: Decorator = click.option(
+    "--weights",
+    type=click.Choice(["float32", "bf16"]),
+    default="float32",
+    show_default=True,
+    help="How the weights are held while the model runs.",
+)
 text_argument: Decorator = click.argument("text", required=False)
 
 
-def open_run(run: Path) -> Loaded:
+class Opened(NamedTuple):
+    """A model that runs, and what belongs to it."""
+
+    model: Model
+    recipe: Recipe | None
+    """None for a model folder outside its run."""
+    folder: Path
+    """Where the model lies."""
+
+
+def open_run(run: Path, weights: str = "float32") -> Opened:
     """The model that a command works with."""
-    from throughtime.training.run import load
+    from throughtime import folder, runtime
 
-    return load(run)
+    place = folder.find(run)
+    return Opened(runtime.load(run, weights), folder.recipe_beside(place), place.folder)
 
 
-def open_text(loaded: Loaded, text: str | None) -> tuple[str, IdsFile]:
+def open_text(opened: Opened, text: str | None) -> tuple[str, IdsFile]:
     """The name and the ids of TEXT, or of what the run held out where none is named."""
     from throughtime.errors import ThroughtimeError
     from throughtime.recipe import Text
     from throughtime.text.dataset import held_out, tokenise
 
     if text is not None:
-        settings = loaded.recipe.text if loaded.recipe else Text.model_validate({"tokens": loaded.tokenizer.kind})
-        ids = tokenise([text], loaded.tokenizer, settings)
-    elif loaded.recipe is None:
-        raise ThroughtimeError(f"{loaded.folder} has no recipe.toml that says what was held out; name a text")
+        settings = opened.recipe.text if opened.recipe else Text.model_validate({"tokens": opened.model.tokenizer.kind})
+        ids = tokenise([text], opened.model.tokenizer, settings)
+    elif opened.recipe is None:
+        raise ThroughtimeError(f"{opened.folder} has no recipe.toml that says what was held out; name a text")
     else:
-        text, ids = held_out(loaded.recipe.text, loaded.tokenizer)
+        text, ids = held_out(opened.recipe.text, opened.model.tokenizer)
     if len(ids) < 2:
         raise ThroughtimeError(f"{text} has {len(ids)} token; with fewer than 2 there is nothing to predict")
     return text, ids

@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from throughtime.cli.run_argument import open_run, open_text, run_argument, text_argument
+from throughtime.cli.run_argument import open_run, open_text, run_argument, text_argument, weights_option
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from throughtime.text.ids import IdsFile
+
+BLOCK = 1 << 16
+"""Tokens read at once."""
 
 
 @click.command("score", short_help="Show how much each token surprises a model.")
 @run_argument
 @text_argument
+@weights_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def command(run: Path, text: str | None, as_json: bool) -> None:
+def command(run: Path, text: str | None, weights: str, as_json: bool) -> None:
     """Show the surprise of every token of TEXT (or of what the run held out) to the model in RUN, in bits.
 
     The first token has none: nothing precedes it.
     """
-    loaded = open_run(run)
-    name, ids = open_text(loaded, text)
+    opened = open_run(run, weights)
+    name, ids = open_text(opened, text)
 
-    from throughtime.training.evaluation import surprise
+    import numpy as np
 
-    bits = surprise(loaded.model, ids)
-    tokens = [loaded.tokenizer.decode([index]) for index in ids.read(0, len(ids)).tolist()]
+    bits = np.concatenate(list(opened.model.surprise(_blocks(ids))))
+    tokens = [opened.model.tokenizer.decode([index]) for index in ids.read(0, len(ids)).tolist()]
     if as_json:
         scores = [None, *(round(value, 6) for value in bits.tolist())]
         click.echo(json.dumps({"text": name, "tokens": tokens, "bits": scores, "total_bits": float(bits.sum())}))
@@ -33,3 +45,14 @@ def command(run: Path, text: str | None, as_json: bool) -> None:
     for token, score in zip(tokens, ["-", *(f"{value:.3f}" for value in bits.tolist())], strict=True):
         click.echo(f"{score:>8}  {token!r}")
     click.echo(f"{bits.sum():.3f} bits in {len(bits):,} tokens, {bits.mean():.3f} a token", err=True)
+
+
+def _blocks(ids: IdsFile) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+    """The ids, and where documents begin."""
+    import numpy as np
+
+    for start in range(0, len(ids), BLOCK):
+        block = ids.read(start, min(start + BLOCK, len(ids)))
+        fresh = np.zeros(len(block), np.bool_)
+        fresh[ids.documents_within(start, start + len(block))] = True
+        yield block, fresh

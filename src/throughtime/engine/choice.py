@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from throughtime.errors import SettingError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from throughtime.engine._native import Recurrence
+    from throughtime.engine._native import Network, Recurrence, Sampler
 
 VARIABLE = "THROUGHTIME_ISA"
 PRECISIONS = ("float32", "bf16")
@@ -68,6 +68,17 @@ def memory(size: int) -> NDArray[np.uint8]:
     if _native is None:
         raise RuntimeError("there are no native kernels here; see `throughtime doctor`")
     return _native.memory(size)
+
+
+def network() -> Network | None:
+    """An empty network of the level in use; None where there are no kernels."""
+    chosen = level()
+    return _native.Network(chosen) if chosen else None
+
+
+def sampler(vocabulary_size: int, **choice: Any) -> Sampler | None:
+    """What draws tokens for one lane; None where there are no kernels."""
+    return _native.Sampler(vocabulary_size, **choice) if _native else None
 
 
 def describe() -> str:

@@ -44,29 +44,13 @@ def generate(
         raise ThroughtimeError(f"top_k must be at least 1, got {top_k}")
     if top_p is not None and not 0 < top_p <= 1:
         raise ThroughtimeError(f"top_p must be above 0 and at most 1, got {top_p:g}")
-    ids = opening(tokenizer, prompt)
+    ids = tokenizer.opening(prompt)
     generator = torch.Generator()
     if seed is None:
         generator.seed()
     else:
         generator.manual_seed(seed)
     return tokenizer.decode_stream(_draw(model, ids, tokens, tokenizer.unknown, generator, temperature, top_k, top_p))
-
-
-def opening(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The ids a model reads first: the prompt's, or those of a line end, after which a line begins.
-
-    Raises:
-        ThroughtimeError: where the vocabulary lacks a part of the prompt.
-    """
-    try:
-        ids = [int(index) for index in tokenizer.encode(prompt or "\n")]
-    except UnicodeEncodeError as error:
-        raise ThroughtimeError(f"the prompt is no text at character {error.start}: {error.reason}") from None
-    if tokenizer.unknown in ids and prompt:
-        known = tokenizer.decode(ids)
-        raise ThroughtimeError(f"the model's vocabulary lacks a part of the prompt, which reads to it as {known!r}")
-    return ids
 
 
 @torch.no_grad()

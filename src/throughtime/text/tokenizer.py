@@ -81,6 +81,22 @@ class Tokenizer(ABC):
         yield decoder.decode(b"", final=True)
 
     @final
+    def opening(self, prompt: str) -> list[int]:
+        """The ids a model reads first: the prompt's, or those of a line end, after which a line begins.
+
+        Raises:
+            ThroughtimeError: where the vocabulary lacks a part of the prompt.
+        """
+        try:
+            ids = [int(index) for index in self.encode(prompt or "\n")]
+        except UnicodeEncodeError as error:
+            raise ThroughtimeError(f"the prompt is no text at character {error.start}: {error.reason}") from None
+        if self.unknown in ids and prompt:
+            known = self.decode(ids)
+            raise ThroughtimeError(f"the model's vocabulary lacks a part of the prompt, which reads to it as {known!r}")
+        return ids
+
+    @final
     @property
     def vocabulary_size(self) -> int:
         return len(self.pieces)

@@ -18,6 +18,7 @@ from throughtime.gradient.truncation import truncation
 from throughtime.machine import usable_threads
 from throughtime.models.decoding import generate
 from throughtime.models.language import LanguageModel
+from throughtime.objective.evaluation import evaluate
 from throughtime.objective.measure import Measure
 from throughtime.recipe import BUDGETS, Recipe
 from throughtime.streams.partition import Partition, Place, partition
@@ -25,7 +26,7 @@ from throughtime.text.dataset import Dataset, describe, prepare
 from throughtime.training.card import write_card
 from throughtime.training.curve import draw_curve
 from throughtime.training.display import Display, Moment, Silence, quoted
-from throughtime.training.evaluation import evaluate
+from throughtime.training.evaluation import InTraining
 from throughtime.training.interruption import interruption
 from throughtime.training.journal import Journal, Recent
 from throughtime.training.optimiser import Budget, learning_rate, optimiser
@@ -259,7 +260,7 @@ class Trainer:
         facts: dict[str, Any] = {"step": self.steps, "tokens": self.tokens}
         improved = True
         if self.dataset.valid is not None:
-            found = evaluate(self.model, self.dataset.valid)
+            found = evaluate(InTraining(self.model), self.dataset.valid)
             improved = found.nats_per_token < self.best
             self.best = min(self.best, found.nats_per_token)
             facts["valid"] = found.as_dict()
@@ -295,7 +296,7 @@ class Trainer:
             raise ThroughtimeError(f"no validation gave a finite loss; {self.folder / 'last'} holds the last model")
         best = load_model(self.folder / "best", self.dataset.tokenizer.vocabulary_size)
         split = next((name for name in ("test", "valid") if name in self.dataset.splits()), None)
-        found = evaluate(best, self.dataset.splits()[split]) if split else None
+        found = evaluate(InTraining(best), self.dataset.splits()[split]) if split else None
         figures = found.as_dict() if found else {}
         self.journal.write("end", ending=ending, step=self.steps, seconds=round(seconds, 3), split=split, **figures)
         draw_curve(self.journal, self.folder / "curve.svg")

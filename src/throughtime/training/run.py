@@ -6,7 +6,6 @@ model.safetensors and model.json; one of them beside a tokenizer.json is a model
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from itertools import count
@@ -14,20 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
-from throughtime import recipe as recipes
+from throughtime import folder as folders
 from throughtime.errors import ThroughtimeError
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Model, Recipe, Text
+from throughtime.recipe import Recipe, Text
 from throughtime.text import tokenizer as tokenizers
 from throughtime.text.tokenizer import Tokenizer
 from throughtime.version import VERSION
-
-FORMAT = 1
 
 
 class Loaded(NamedTuple):
@@ -47,23 +41,10 @@ def load(run: str | Path) -> Loaded:
     Raises:
         ThroughtimeError: where a part is missing, damaged, or does not belong to the others.
     """
-    run = Path(run)
-    if not run.is_dir():
-        raise ThroughtimeError(f"there is no run folder {run}; `throughtime train` makes one")
-    folder = next((found for found in (run / "best", run) if (found / "model.json").exists()), None)
-    if folder is None:
-        raise ThroughtimeError(f"{run} is neither a run nor a model folder: it has no model.json, nor has its best/")
-    home = next((found for found in (folder, folder.parent) if (found / "tokenizer.json").exists()), None)
-    if home is None:
-        raise ThroughtimeError(f"{folder} has no tokenizer.json, nor has {folder.parent}; copy it from the run")
-    tokenizer = tokenizers.load(home / "tokenizer.json")
-    recipe = home / "recipe.toml"
-    return Loaded(
-        load_model(folder, tokenizer.vocabulary_size),
-        tokenizer,
-        recipes.build(recipes.read(str(recipe))) if recipe.exists() else None,
-        folder,
-    )
+    place = folders.find(run)
+    tokenizer = tokenizers.load(place.home / folders.TOKENIZER)
+    model = load_model(place.folder, tokenizer.vocabulary_size)
+    return Loaded(model, tokenizer, folders.recipe_beside(place), place.folder)
 
 
 def free_folder(out: str | Path | None, text: Text) -> Path:
@@ -102,16 +83,9 @@ def save_model(folder: Path, model: LanguageModel, facts: Mapping[str, Any]) -> 
     aside = folder.with_name(folder.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    save_file({name: array.contiguous() for name, array in model.state_dict().items()}, aside / "model.safetensors")
-    description = {
-        "format": FORMAT,
-        "task": "language",
-        "vocabulary_size": model.vocabulary_size,
-        "model": model.settings.model_dump(),
-        "throughtime": VERSION,
-        "trained": dict(facts),
-    }
-    (aside / "model.json").write_text(json.dumps(description, indent=2) + "\n", "utf-8")
+    arrays = {name: array.contiguous() for name, array in model.state_dict().items()}
+    save_file(arrays, aside / folders.WEIGHTS)
+    folders.write_description(aside, folders.Description(model.settings, model.vocabulary_size), VERSION, facts)
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -122,54 +96,10 @@ def save_model(folder: Path, model: LanguageModel, facts: Mapping[str, Any]) -> 
 
 def load_model(folder: Path, vocabulary_size: int) -> LanguageModel:
     """The model in a folder, checked against its description and the tokeniser's size."""
-    description = _describe(folder / "model.json")
-    try:
-        settings = Model.model_validate(description["model"])
-        told = int(description["vocabulary_size"])
-    except (KeyError, TypeError, ValidationError) as error:
-        raise ThroughtimeError(f"{folder / 'model.json'} does not describe a model: {_line(error)}") from None
-    if told != vocabulary_size:
-        raise ThroughtimeError(f"the model in {folder} has {told} tokens, the tokeniser {vocabulary_size}: wrong pair")
-    try:
-        arrays = load_file(folder / "model.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise ThroughtimeError(f"cannot read {folder / 'model.safetensors'}: {_line(error)}") from None
+    settings = folders.read_description(folder, vocabulary_size).settings
     with torch.device("meta"):
         model = LanguageModel(settings, vocabulary_size)
-    _check(folder, {name: array for name, array in model.state_dict().items()}, arrays)
-    model.load_state_dict(arrays, assign=True)
+    wanted = {name: tuple(array.shape) for name, array in model.state_dict().items()}
+    arrays, _ = folders.read_weights(folder, wanted)
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()}, assign=True)
     return model.requires_grad_(False)
-
-
-def _describe(path: Path) -> dict[str, Any]:
-    try:
-        description = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ThroughtimeError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise ThroughtimeError(f"{path} is not JSON: {error}") from None
-    if (
-        not isinstance(description, dict)
-        or description.get("format") != FORMAT
-        or description.get("task") != "language"
-    ):
-        raise ThroughtimeError(f"{path} is not a language model of format {FORMAT}; was it written by a newer version?")
-    return description
-
-
-def _check(folder: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    weights = folder / "model.safetensors"
-    for name in sorted(wanted.keys() ^ found.keys()):
-        raise ThroughtimeError(f"{weights} {'lacks' if name in wanted else 'has an unknown'} array {name}")
-    for name, array in wanted.items():
-        if (array.shape, array.dtype) != (found[name].shape, found[name].dtype):
-            raise ThroughtimeError(
-                f"{name} in {weights} should be {array.dtype} of shape {list(array.shape)}, "
-                f"got {found[name].dtype} of shape {list(found[name].shape)}"
-            )
-        if not bool(found[name].isfinite().all()):
-            raise ThroughtimeError(f"{name} in {weights} holds values that are not finite")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

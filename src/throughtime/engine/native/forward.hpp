@@ -32,23 +32,40 @@ struct Forward : Window<Cell, P> {
         chunk = CHUNK_BYTES * l.threads / (B * blocks * SLOTS * LANES * (long)sizeof(float));
         if (chunk * B < 64) chunk = (64 + B - 1) / B;
         if (chunk > T) chunk = T;
-        for (size_t size = 0;;) {
-            Arena arena(size ? workspace(size) : nullptr);
-            W = arena.template take<Right>(panels * W_panel);
-            U = arena.template take<Right>(panels * U_panel);
-            vectors = arena.template take<float>(blocks * VECTORS * LANES);
-            x = Base::copies_x ? arena.template take<Operand>((l.ids ? l.vocabulary : T * B) * Base::x_row) : nullptr;
-            table = l.ids ? arena.template take<float>(blocks * l.vocabulary * GATES * LANES) : nullptr;
-            Base::saved_steps = l.saved ? T : l.ids ? 1 : chunk;
-            Base::read_steps = l.read ? T : 2;
-            const long records = Base::saved_steps * B;
-            Base::saved =
-                l.saved ? l.saved : arena.template take<float>(records * (blocks * SLOTS * LANES + Cell::STATISTICS));
-            Base::read = l.read ? static_cast<Operand*>(l.read)
-                                : arena.template take<Operand>(Base::read_steps * B * Base::read_row);
-            if (size) break;
-            size = arena.size();
-        }
+    }
+
+    // What is made of the parameters alone. A table needs no weights beside it.
+    void take_packed(Arena& arena) {
+        if (!l.vocabulary) W = arena.template take<Right>(panels * W_panel);
+        U = arena.template take<Right>(Cell::PRODUCT ? panels * U_panel : 0);
+        vectors = arena.template take<float>(blocks * VECTORS * LANES);
+        table = l.vocabulary ? arena.template take<float>(blocks * l.vocabulary * GATES * LANES) : nullptr;
+    }
+
+    // What takes part in making that, and can be forgotten then.
+    void take_to_pack(Arena& arena) {
+        if (l.vocabulary) W = arena.template take<Right>(panels * W_panel);
+        if (l.vocabulary) x = arena.template take<Operand>(Base::copies_x ? l.vocabulary * Base::x_row : 0);
+    }
+
+    void take_for_steps(Arena& arena) {
+        if (!l.vocabulary) x = arena.template take<Operand>(Base::copies_x ? T * B * Base::x_row : 0);
+        Base::saved_steps = l.saved ? T : l.vocabulary ? 1 : chunk;
+        Base::read_steps = l.read ? T : 2;
+        const long records = Base::saved_steps * B;
+        Base::saved =
+            l.saved ? l.saved : arena.template take<float>(records * (blocks * SLOTS * LANES + Cell::STATISTICS));
+        Base::read = l.read ? static_cast<Operand*>(l.read)
+                            : arena.template take<Operand>(Base::read_steps * B * Base::read_row);
+    }
+
+    // Memory of this thread for what `take` takes.
+    template <class Take>
+    static void scratch(Take take) {
+        Arena counted(nullptr);
+        take(counted);
+        Arena arena(workspace(counted.size()));
+        take(arena);
     }
 
     Range blocks_of(Range panels) const { return Base::template blocks_of<PANEL>(panels); }
@@ -91,17 +108,43 @@ struct Forward : Window<Cell, P> {
         return static_cast<const Left*>(from);
     }
 
+    // The packed weights, and the table made with them.
+    void make_packed(int thread, int threads) {
+        const Range mine = share(panels, thread, threads);
+        pack(mine);
+        if (!table) return;
+        if (Base::copies_x) Base::copy_x(x, share(l.vocabulary, thread, threads));
+        wait(all, threads);
+        const long entry = GATES * LANES, apart = l.vocabulary * entry;
+        for (long panel = mine.begin; panel < mine.end; panel++)
+            project({panel, panel + 1}, 0, l.vocabulary, table + panel * PANEL * apart, entry, apart);
+    }
+
     // W x, and the first vectors where the slots start as they do, for `rows` rows of x, into records of `record`
     // floats, those of a block `apart` from those of the next.
-    void project(long panel, long first, long rows, float* to, long record, long apart) const {
+    void project(Range mine, long first, long rows, float* to, long record, long apart) const {
         const long row = Base::copies_x ? Base::x_row : D;
         const Strides strides{row / P::PER_LEFT, 1, 0, 1, (int)(Base::x_depth / P::PER_LEFT)};
-        const float* start = vectors + panel * PANEL * VECTORS * LANES;
-        multiply_panel<P>(x_at(first), strides, W + panel * W_panel, width(panel), width(panel) * LANES,
-                          {to, record, vector_stride(apart)}, rows,
-                          {Cell::STARTS ? start : nullptr, 0, vector_stride(VECTORS * LANES)});
-        for (int j = WIDTH; j < Cell::STARTS && j * LANES < record; j++)
-            for (long i = 0; i < rows; i++) store(to + i * record + j * LANES, load(start + j * LANES));
+        const float* start = vectors + mine.begin * PANEL * VECTORS * LANES;
+        multiply(mine, x_at(first), strides, W + mine.begin * W_panel, W_panel,
+                 {to, record, vector_stride(apart), PANEL * apart}, rows,
+                 {Cell::STARTS ? start : nullptr, 0, vector_stride(VECTORS * LANES), PANEL * VECTORS * LANES});
+        for (long panel = mine.begin; panel < mine.end; panel++)
+            for (int j = WIDTH; j < Cell::STARTS && j * LANES < record; j++)
+                for (long i = 0; i < rows; i++)
+                    store(to + (panel - mine.begin) * PANEL * apart + i * record + j * LANES,
+                          load(vectors + (panel * VECTORS + j) * LANES));
+    }
+
+    // The last panel can be narrower.
+    void multiply(Range mine, const Left* a, const Strides& s, const Right* weights, long panel_apart, Sums c,
+                  long rows, Start start) const {
+        const long last = width(mine.end - 1) < WIDTH ? mine.size() - 1 : mine.size();
+        multiply_panels<P>(a, s, weights, panel_apart, WIDTH, last, c, rows, start);
+        if (last < mine.size())
+            multiply_panels<P>(a, s, weights + last * panel_apart, panel_apart, width(mine.end - 1), 1,
+                               {c.at + last * c.panel, c.row, c.vector}, rows,
+                               {start.at ? start.at + last * start.panel : nullptr, start.row, start.vector});
     }
 
     // From a panel's vector to the next: the slots of a block lie side by side, blocks lie `apart`.
@@ -113,13 +156,18 @@ struct Forward : Window<Cell, P> {
     long apart() const { return Base::saved_at(1, 0, 0) - Base::saved_at(0, 0, 0); }
 
     void project_ahead(long t, long until, Range rows, Range mine) const {
-        for (long panel = mine.begin; panel < mine.end; panel++)
+        const auto run = [&](Range some, long first_step, long row, long count) {
+            project(some, first_step * B + row, count, Base::saved_at(some.begin * PANEL, first_step, row),
+                    SLOTS * LANES, apart());
+        };
+        const long later = rows.size() == B ? (until - t) * B : rows.size(), at_once = company(WIDTH, later);
+        for (long panel = mine.begin; panel < mine.end; panel += at_once) {
+            const Range some{panel, panel + at_once < mine.end ? panel + at_once : mine.end};
             if (rows.size() == B)
-                project(panel, t * B, (until - t) * B, Base::saved_at(panel * PANEL, t, 0), SLOTS * LANES, apart());
+                run(some, t, 0, later);
             else
-                for (long later = t; later < until; later++)
-                    project(panel, later * B + rows.begin, rows.size(),
-                            Base::saved_at(panel * PANEL, later, rows.begin), SLOTS * LANES, apart());
+                for (long step = t; step < until; step++) run(some, step, rows.begin, later);
+        }
     }
 
     void look_up(long t, Range rows, Range mine) const {
@@ -134,14 +182,24 @@ struct Forward : Window<Cell, P> {
     }
 
     // Adds U h to the slots of step t.
-    void recur(long panel, long t, Range rows) const {
+    void recur(Range mine, long t, Range rows) const {
         if (!Cell::PRODUCT) return;
         const Strides strides{Base::read_row / P::PER_LEFT, 1, 0, 1, (int)(padded / P::PER_LEFT)};
         const Left* a = reinterpret_cast<const Left*>(Base::read_at(t, rows.begin));
-        float* to = Base::saved_at(panel * PANEL, t, rows.begin) + Cell::RECURRENT * LANES;
-        multiply_panel<P>(a, strides, U + panel * U_panel, width(panel), width(panel) * LANES,
-                          {to, SLOTS * LANES, vector_stride(apart())}, rows.size(),
-                          {Cell::STARTS ? to : nullptr, SLOTS * LANES, vector_stride(apart())});
+        float* to = Base::saved_at(mine.begin * PANEL, t, rows.begin) + Cell::RECURRENT * LANES;
+        const Sums sums{to, SLOTS * LANES, vector_stride(apart()), PANEL * apart()};
+        multiply(mine, a, strides, U + mine.begin * U_panel, U_panel, sums, rows.size(),
+                 {Cell::STARTS ? to : nullptr, sums.row, sums.vector, sums.panel});
+    }
+
+    // Panels in the order of step t, as many at a time as are multiplied at once.
+    template <class Use>
+    static void in_turn(Range mine, long t, long rows, Use use) {
+        const long at_once = company(WIDTH, rows), turns = (mine.size() + at_once - 1) / at_once;
+        for (long i = 0; i < turns; i++) {
+            const long begin = mine.begin + Range{0, turns}.back_and_forth(i, t) * at_once;
+            use(Range{begin, begin + at_once < mine.end ? begin + at_once : mine.end});
+        }
     }
 
     void put_output(long block, long t, long b, Vec y) const {
@@ -152,6 +210,7 @@ struct Forward : Window<Cell, P> {
     void last_states(long block, Range rows) const {
         for (long b = rows.begin; b < rows.end; b++) {
             const long at = b * H + block * LANES;
+            if (!l.hidden) continue;
             memcpy(l.hidden + at, l.y + (T - 1) * B * H + at, Base::valid(block) * sizeof(float));
             if (!Cell::CARRIES_HIDDEN)
                 store_part(l.carried + at, load(Base::saved_at(block, T - 1, b) + Cell::CARRIED * LANES),
@@ -163,18 +222,11 @@ struct Forward : Window<Cell, P> {
         const Grid grid = Grid::of(threads, B, panels, panels * U_panel * (long)sizeof(Right));
         const int row_group = thread / grid.unit_groups, unit_group = thread % grid.unit_groups;
         const Range rows = share(B, row_group, grid.row_groups), mine = share(panels, unit_group, grid.unit_groups);
-        const Range packed = share(panels, thread, threads);
 
-        pack(packed);
-        if (Base::copies_x) Base::copy_x(x, share(l.ids ? l.vocabulary : T * B, thread, threads));
+        if (!l.packed) make_packed(thread, threads);
+        if (Base::copies_x && !l.vocabulary) Base::copy_x(x, share(T * B, thread, threads));
         if (Cell::PRODUCT) first_reads(share(B, thread, threads));
         wait(all, threads);
-        if (table) {
-            const long entry = GATES * LANES, apart = l.vocabulary * entry;
-            for (long panel = packed.begin; panel < packed.end; panel++)
-                project(panel, 0, l.vocabulary, table + panel * PANEL * apart, entry, apart);
-            wait(all, threads);
-        }
         const auto sync = [&] { wait(groups[row_group], grid.unit_groups); };
         for (long t = 0; t < T; t++) {
             if (table)
@@ -187,11 +239,38 @@ struct Forward : Window<Cell, P> {
         for (long block = mine_blocks.begin; block < mine_blocks.end; block++) last_states(block, rows);
     }
 
+    void start(void (*work)(void*, int, int)) {
+        in_parallel(l.threads < MOST_THREADS ? l.threads : MOST_THREADS, work, this);
+    }
+
     static void call(const Layer& layer) {
         Forward forward(layer);
-        in_parallel(
-            layer.threads < MOST_THREADS ? layer.threads : MOST_THREADS,
-            [](void* self, int thread, int threads) { static_cast<Forward*>(self)->run(thread, threads); }, &forward);
+        if (layer.packed) {
+            Arena arena(layer.packed);
+            forward.take_packed(arena);
+        }
+        scratch([&](Arena& arena) {
+            if (!layer.packed) forward.take_packed(arena), forward.take_to_pack(arena);
+            forward.take_for_steps(arena);
+        });
+        forward.start([](void* self, int thread, int threads) { static_cast<Forward*>(self)->run(thread, threads); });
+    }
+
+    // ---- Weights packed once, for many calls.
+
+    static size_t packed_size(const Layer& layer) {
+        Arena arena(nullptr);
+        Forward(layer).take_packed(arena);
+        return arena.size();
+    }
+
+    static void pack_for_later(const Layer& layer) {
+        Forward forward(layer);
+        Arena arena(layer.packed);
+        forward.take_packed(arena);
+        scratch([&](Arena& arena) { forward.take_to_pack(arena); });
+        forward.start(
+            [](void* self, int thread, int threads) { static_cast<Forward*>(self)->make_packed(thread, threads); });
     }
 };
 

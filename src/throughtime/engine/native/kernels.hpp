@@ -25,8 +25,10 @@ struct Layer {
     const float* hidden0;   // [B, H]
     const float* carried0;  // [B, H]: what a step takes over unit by unit: an LSTM's cell, a GRU's output
 
+    void* packed;  // W, U, vectors and, with a vocabulary, x, packed before: they are not read again
+
     float* y;        // [T, B, H]
-    float* hidden;   // [B, H], after the last step
+    float* hidden;   // [B, H], after the last step; null: nobody asks
     float* carried;  // [B, H]
     float* saved;    // kept for the way back; null where there will be none
     void* read;      // likewise
@@ -53,8 +55,10 @@ struct Recurrence {
     bool product;         // whether there is a product with the state, U h
     bool carries_hidden;  // the carried vector is the output itself
     Sizes (*sizes)(const Layer&);
+    size_t (*packed_size)(const Layer&);  // bytes; it depends on D, H and V
+    void (*pack)(const Layer&);           // into `packed`
     void (*forward)(const Layer&);
-    void (*backward)(const Layer&);
+    void (*backward)(const Layer&);       // null: there is no way back
 };
 
 struct Level {
@@ -62,6 +66,8 @@ struct Level {
     int lanes;  // floats in a vector
     const Recurrence* recurrences;
     int count;
+    // -log softmax of each of `rows` rows of `columns` logits at its target
+    void (*target_nats)(const float* logits, long rows, long columns, const int64_t* targets, double* nats);
 };
 
 }  // namespace throughtime

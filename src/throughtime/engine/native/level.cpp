@@ -1,7 +1,9 @@
 // One instruction-set level: everything below is compiled once for each, in a namespace of its name.
+#include "affine.hpp"
 #include "elman.hpp"
 #include "gru.hpp"
 #include "layernorm.hpp"
+#include "likelihood.hpp"
 #include "lstm.hpp"
 #include "minimal.hpp"
 
@@ -9,6 +11,14 @@
 #define NAME(x) STRING(x)
 
 namespace throughtime::LEVEL {
+
+template <class Cell, class P>
+constexpr auto backward_of() -> void (*)(const Layer&) {
+    if constexpr (Cell::GRADIENTS == 0)
+        return nullptr;
+    else
+        return Backward<Cell, P>::call;
+}
 
 template <class Cell, class P>
 constexpr Recurrence recurrence(const char* name, bool bf16) {
@@ -19,8 +29,10 @@ constexpr Recurrence recurrence(const char* name, bool bf16) {
             Cell::PRODUCT,
             Cell::CARRIES_HIDDEN,
             Window<Cell, P>::sizes,
+            Forward<Cell, P>::packed_size,
+            Forward<Cell, P>::pack_for_later,
             Forward<Cell, P>::call,
-            Backward<Cell, P>::call};
+            backward_of<Cell, P>()};
 }
 
 #define BOTH(Cell, name) recurrence<Cell, Float32>(name, false), recurrence<Cell, Bf16>(name, true)
@@ -32,12 +44,14 @@ static const Recurrence recurrences[] = {
     BOTH(Lstm, "lstm"),
     BOTH(LayerNormGru, "layernorm-gru"),
     BOTH(LayerNormLstm, "layernorm-lstm"),
+    BOTH(Affine, "affine"),
     BOTH(MinGru<Linear>, "mingru-linear"),
     BOTH(MinGru<Positive>, "mingru-positive"),
     BOTH(MinLstm<Linear>, "minlstm-linear"),
     BOTH(MinLstm<Positive>, "minlstm-positive"),
 };
 
-extern const Level level{NAME(LEVEL), LANES, recurrences, sizeof recurrences / sizeof *recurrences};
+extern const Level level{NAME(LEVEL), LANES, recurrences, sizeof recurrences / sizeof *recurrences,
+                         target_nats};
 
 }  // namespace throughtime::LEVEL

@@ -91,6 +91,8 @@ Lender& lender() {
 
 }  // namespace
 
+void* aligned(size_t bytes) { return allocate(in_pages(bytes)).release(); }
+
 void* workspace(size_t bytes) {
     static thread_local Owned kept;
     static thread_local size_t size = 0;

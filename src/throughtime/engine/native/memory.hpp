@@ -6,6 +6,9 @@
 
 namespace throughtime {
 
+// To be freed by `free`.
+void* aligned(size_t bytes);
+
 // Lasts until this thread asks again.
 void* workspace(size_t bytes);
 

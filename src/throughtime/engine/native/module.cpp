@@ -12,7 +12,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "kernels.hpp"
+#include "bindings.hpp"
+#include "levels.hpp"
 #include "memory.hpp"
 #include "team.hpp"
 
@@ -20,43 +21,7 @@ namespace nb = nanobind;
 
 namespace throughtime {
 
-#define DECLARE(name)         \
-    namespace name {          \
-    extern const Level level; \
-    }
-DECLARE(portable)
-#if defined(HAS_LEVEL_AVX2)
-DECLARE(avx2)
-#endif
-#if defined(HAS_LEVEL_AVX512)
-DECLARE(avx512)
-#endif
-#if defined(HAS_LEVEL_AVX512BF16)
-DECLARE(avx512bf16)
-#endif
-
 namespace {
-
-// The levels that were built and that this processor runs, the fastest last. AMD's cores multiply bf16 at twice the
-// rate of float32; Intel's, as far as they lack tiles, at half of it, so that there bf16 is better unpacked.
-std::vector<const Level*> levels() {
-    std::vector<const Level*> found{&portable::level};
-#if defined(HAS_LEVEL_AVX2)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&avx2::level);
-#endif
-#if defined(HAS_LEVEL_AVX512) || defined(HAS_LEVEL_AVX512BF16)
-    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-#endif
-#if defined(HAS_LEVEL_AVX512)
-    if (avx512) found.push_back(&avx512::level);
-#endif
-#if defined(HAS_LEVEL_AVX512BF16)
-    if (avx512 && __builtin_cpu_supports("avx512bf16"))
-        found.insert(found.end() - !__builtin_cpu_is("amd"), &avx512bf16::level);
-#endif
-    return found;
-}
 
 struct Size {
     int64_t T, B, D, H, V;
@@ -188,16 +153,16 @@ nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>> memory(size_t bytes) {
 }
 
 const Recurrence& recurrence(const std::string& level, const std::string& cell, bool bf16) {
-    for (const Level* l : levels())
-        if (level == l->name)
-            for (int i = 0; i < l->count; i++)
-                if (cell == l->recurrences[i].cell && bf16 == l->recurrences[i].bf16) return l->recurrences[i];
-    throw nb::key_error(("no kernel for " + cell + " at level " + level).c_str());
+    const Level* there = level_of(level);
+    const Recurrence* found = there ? recurrence_of(*there, cell, bf16) : nullptr;
+    if (!found) throw nb::key_error(("no kernel for " + cell + " at level " + level).c_str());
+    return *found;
 }
 
 }  // namespace
 
 NB_MODULE(_native, m) {
+    bind_network(m);
     m.def("levels", [] {
         std::vector<std::string> names;
         for (const Level* level : levels()) names.emplace_back(level->name);

@@ -104,36 +104,41 @@ constexpr int MAX_ROWS = C == 1 ? (REGISTERS == 32 ? 16 : 12) : (REGISTERS - C -
 
 constexpr int TALLEST = 16;
 
-// Chains of sums for one entry: with few entries a single chain would wait for each addition to end.
-constexpr int chains(int entries) { return entries >= 6 ? 1 : entries >= 3 ? 2 : 4; }
+// A multiplication waits for the one before it in its chain of sums, so a tile with few entries needs company. Products
+// forward have it from other panels: each entry is one chain then, in the order of k, and comes out the same whatever
+// rows and panels it is made beside. Where panels are few, or long, an entry is the sum of several chains.
+constexpr int ENOUGH = 6;
+constexpr int chains(int entries) { return entries >= ENOUGH ? 1 : entries >= 3 ? 2 : 4; }
+constexpr int panels_at_once(int entries) { return entries >= ENOUGH ? 1 : 7 / entries + 1; }
 
 // Where C's vectors lie.
 struct Sums {
     float* at;
-    long row, vector = LANES;
+    long row, vector = LANES, panel = 0;
 };
 
 // What a product is added to: C itself, a bias (whose rows are all the same: row = 0), or nothing (null).
 struct Start {
     const float* at;
-    long row, vector = LANES;
+    long row, vector = LANES, panel = 0;
 };
 
 // How far ahead of a product B is fetched, in elements. The processor's own prefetcher stops at the end of every page,
 // and a panel goes through many.
 constexpr long AHEAD = 3072 / sizeof(float);
 
-// One tile: R rows, C vectors.
-template <class P, int R, int C>
-__attribute__((noinline)) void tile(const typename P::Left* a, const Strides& s, const typename P::Right* b,
+// One tile: R rows by C vectors of each of Q panels, which lie `apart`; U chains.
+template <class P, int R, int C, int Q, int U>
+__attribute__((noinline)) void tile(const typename P::Left* a, const Strides& s, const typename P::Right* b, long apart,
                                     const Sums& c, const Start& start) {
-    constexpr int U = chains(R * C);
-    Vec sum[U][R][C];
-    for (int r = 0; r < R; r++)
-        for (int j = 0; j < C; j++) {
-            __builtin_prefetch(c.at + r * c.row + j * c.vector, 1);  // it is needed at the end, and may come from far
-            for (int u = 0; u < U; u++) sum[u][r][j] = Vec{};
-        }
+    Vec sum[U][Q][R][C];
+    for (int q = 0; q < Q; q++)
+        for (int r = 0; r < R; r++)
+            for (int j = 0; j < C; j++) {
+                // It is needed at the end, and may come from far.
+                __builtin_prefetch(c.at + q * c.panel + r * c.row + j * c.vector, 1);
+                for (int u = 0; u < U; u++) sum[u][q][r][j] = Vec{};
+            }
     const long row = s.row, k = s.k;
     for (int segment = 0; segment < s.segments; segment++) {
         const typename P::Left* p = a + segment * s.segment;
@@ -142,47 +147,57 @@ __attribute__((noinline)) void tile(const typename P::Left* a, const Strides& s,
             for (int r = 0; r < R; r++) __builtin_prefetch(p + 2 * s.segment + r * row);
         int left = s.length / P::ADVANCE;
         for (; left >= U; left -= U) {
-#pragma GCC unroll 4
-            for (int u = 0; u < U; u++) {
-                if (U == 1)  // else B is the bottleneck, and every load counts
-                    for (int j = 0; j < C; j++) __builtin_prefetch(b + j * LANES + AHEAD);
-                P::step(sum[u], p + u * P::ADVANCE * k, row, k, b + u * C * LANES);
+#pragma GCC unroll 8
+            for (int i = 0; i < U * Q; i++) {
+                const int u = i / Q, q = i % Q;
+                const typename P::Right* at = b + u * C * LANES + q * apart;
+                if (U * Q == 1)  // else B is the bottleneck, and every load counts
+                    for (int j = 0; j < C; j++) __builtin_prefetch(at + j * LANES + AHEAD);
+                P::step(sum[u][q], p + u * P::ADVANCE * k, row, k, at);
             }
             p += U * P::ADVANCE * k;
             b += U * C * LANES;
         }
         for (; left > 0; left--) {
-            P::step(sum[0], p, row, k, b);
+#pragma GCC unroll 8
+            for (int q = 0; q < Q; q++) P::step(sum[0][q], p, row, k, b + q * apart);
             p += P::ADVANCE * k;
             b += C * LANES;
         }
     }
-    for (int r = 0; r < R; r++)
-        for (int j = 0; j < C; j++) {
-            for (int u = 1; u < U; u++) sum[0][r][j] += sum[u][r][j];
-            if (start.at) sum[0][r][j] += load(start.at + r * start.row + j * start.vector);
-            store(c.at + r * c.row + j * c.vector, sum[0][r][j]);
-        }
+    for (int q = 0; q < Q; q++)
+        for (int r = 0; r < R; r++)
+            for (int j = 0; j < C; j++) {
+                Vec v = sum[0][q][r][j];
+                for (int u = 1; u < U; u++) v += sum[u][q][r][j];
+                if (start.at) v += load(start.at + q * start.panel + r * start.row + j * start.vector);
+                store(c.at + q * c.panel + r * c.row + j * c.vector, v);
+            }
 }
 
 template <class P>
-using Tile = void (*)(const typename P::Left*, const Strides&, const typename P::Right*, const Sums&, const Start&);
+using Tile = void (*)(const typename P::Left*, const Strides&, const typename P::Right*, long, const Sums&,
+                      const Start&);
 
-template <class P, int C, int R = MAX_ROWS<C>>
+enum class Company { CHAINS, PANELS, NONE };
+
+template <class P, Company WITH, int C, int R = MAX_ROWS<C>>
 Tile<P> tile_of(int rows) {
     if constexpr (R == 0)
         return nullptr;
     else
-        return rows == R ? tile<P, R, C> : tile_of<P, C, R - 1>(rows);
+        return rows == R ? tile<P, R, C, WITH == Company::PANELS ? panels_at_once(R * C) : 1,
+                                WITH == Company::CHAINS ? chains(R * C) : 1>
+                         : tile_of<P, WITH, C, R - 1>(rows);
 }
 
-template <class P>
+template <class P, Company WITH>
 Tile<P> tile_of(int vectors, int rows) {
     switch (vectors) {
-        case 1: return tile_of<P, 1>(rows);
-        case 2: return tile_of<P, 2>(rows);
-        case 3: return tile_of<P, 3>(rows);
-        default: return tile_of<P, 4>(rows);
+        case 1: return tile_of<P, WITH, 1>(rows);
+        case 2: return tile_of<P, WITH, 2>(rows);
+        case 3: return tile_of<P, WITH, 3>(rows);
+        default: return tile_of<P, WITH, 4>(rows);
     }
 }
 
@@ -208,18 +223,43 @@ void multiply_panel(const typename P::Left* a, const Strides& s, const typename 
     const Rows cut(rows, max_rows(vectors));
     for (int i = 0; i < cut.tiles; i++) {
         const int first = cut.first(i), count = cut.count(i);
-        const Tile<P> run = tile_of<P>(vectors, count);
+        const Tile<P> run = tile_of<P, Company::CHAINS>(vectors, count);
         const Sums to{c.at + first * c.row, c.row, c.vector};
         const Start from{start.at ? start.at + first * start.row : nullptr, start.row, start.vector};
         if (columns >= vectors * LANES) {
-            run(a + first * s.row, s, b, to, from);
+            run(a + first * s.row, s, b, 0, to, from);
             continue;
         }
         alignas(64) float part[TALLEST * 4 * LANES];  // the last panel: what lies beyond the columns is not C's
-        run(a + first * s.row, s, b, {part, vectors * LANES}, {nullptr, 0});
+        run(a + first * s.row, s, b, 0, {part, vectors * LANES}, {nullptr, 0});
         for (int r = 0; r < count; r++)
             for (long j = 0; j < columns; j++)
                 to.at[r * c.row + j] = (from.at ? from.at[r * from.row + j] : 0.0f) + part[r * vectors * LANES + j];
+    }
+}
+
+// How many panels are multiplied at once, if there are enough.
+inline long company(int vectors, long rows) { return rows > max_rows(vectors) ? 1 : panels_at_once((int)rows * vectors); }
+
+// C = start + A B for `rows` rows of A and `panels` panels that lie `apart`, all their columns. An entry does not depend
+// on the numbers of rows and panels.
+template <class P>
+void multiply_panels(const typename P::Left* a, const Strides& s, const typename P::Right* b, long apart, int vectors,
+                     long panels, Sums c, long rows, Start start) {
+    const Rows cut(rows, max_rows(vectors));
+    const long at_once = company(vectors, rows);
+    for (long panel = 0; panel < panels;) {
+        const bool together = at_once > 1 && panel + at_once <= panels;
+        for (int i = 0; i < cut.tiles; i++) {
+            const int first = cut.first(i), count = cut.count(i);
+            const Tile<P> run = together ? tile_of<P, Company::PANELS>(vectors, count)
+                                         : tile_of<P, Company::NONE>(vectors, count);
+            const float* from = start.at ? start.at + panel * start.panel + first * start.row : nullptr;
+            run(a + first * s.row, s, b + panel * apart, apart,
+                {c.at + panel * c.panel + first * c.row, c.row, c.vector, c.panel},
+                {from, start.row, start.vector, start.panel});
+        }
+        panel += together ? at_once : 1;
     }
 }
 

@@ -68,7 +68,7 @@ struct Rowwise {
     static void forward(const Forward<Cell, P>& pass, long t, Range rows, Range panels, Sync sync) {
         typedef Normal<Cell, Forward<Cell, P>> Normals;
         const Range mine = pass.blocks_of(panels);
-        for (long i = 0; i < panels.size(); i++) pass.recur(panels.back_and_forth(i, t), t, rows);
+        pass.in_turn(panels, t, rows.size(), [&](Range some) { pass.recur(some, t, rows); });
         sync();
         // All who share a row find the same moments; who has its first units writes them down.
         const bool writes = mine.begin == 0 && mine.size() > 0;

@@ -11,10 +11,9 @@ struct Unitwise {
 
     template <class Cell, class P, class Sync>
     static void forward(const Forward<Cell, P>& pass, long t, Range rows, Range mine, Sync sync) {
-        for (long i = 0; i < mine.size(); i++) {
-            const long panel = mine.back_and_forth(i, t);
-            pass.recur(panel, t, rows);
-            const Range blocks = pass.blocks_of({panel, panel + 1});
+        pass.in_turn(mine, t, rows.size(), [&](Range panels) {
+            pass.recur(panels, t, rows);
+            const Range blocks = pass.blocks_of(panels);
             for (long block = blocks.begin; block < blocks.end; block++)
                 for (long b = rows.begin; b < rows.end; b++) {
                     float* at = pass.saved_at(block, t, b);
@@ -24,7 +23,7 @@ struct Unitwise {
                     for (int j = 0; j < Cell::SLOTS; j++) store(at + j * LANES, s[j]);
                     pass.put_output(block, t, b, y);
                 }
-        }
+        });
         if (Cell::PRODUCT) sync();
     }
 

@@ -129,7 +129,7 @@ struct Window {
     // The carried vector that step t takes over.
     Vec before(long block, long t, long b) const {
         if (fresh(t, b)) return Vec{};
-        if (t == 0) return load_part(l.carried0 + b * H + block * LANES, valid(block));
+        if (t == 0) return l.carried0 ? load_part(l.carried0 + b * H + block * LANES, valid(block)) : Vec{};
         return load(saved_at(block, t - 1, b) + Cell::CARRIED * LANES);
     }
 

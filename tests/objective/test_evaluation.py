@@ -9,9 +9,10 @@ from torch.nn.functional import cross_entropy
 
 from helpers import ArrayTokens
 from throughtime.models.language import LanguageModel
+from throughtime.objective import evaluation
+from throughtime.objective.evaluation import total_nats
 from throughtime.recipe import Model
-from throughtime.training import evaluation
-from throughtime.training.evaluation import surprise, total_nats
+from throughtime.training.evaluation import InTraining
 
 V = 17
 
@@ -47,7 +48,7 @@ def plain_loop(model, text):
 def test_the_figure_does_not_depend_on_the_lanes(cell, lanes, monkeypatch):
     monkeypatch.setattr(evaluation, "WINDOW", 16)
     model, text = model_of(cell, layers=2), text_of(700, (0, 90, 91, 500))
-    nats, tokens = total_nats(model, text, lanes)
+    nats, tokens = total_nats(InTraining(model), text, lanes)
     assert tokens == 699
     assert nats == pytest.approx(plain_loop(model, text).sum(), rel=1e-6)
 
@@ -58,7 +59,7 @@ def test_a_network_that_never_forgets_is_followed_to_the_end(kept, monkeypatch):
     monkeypatch.setattr(evaluation, "WINDOW", 8)
     monkeypatch.setattr(evaluation, "STATES_KEPT_BYTES", kept)
     model, text = model_of("lstm", forget_bias=40.0), text_of(400)
-    assert total_nats(model, text, 7)[0] == pytest.approx(plain_loop(model, text).sum(), rel=1e-6)
+    assert total_nats(InTraining(model), text, 7)[0] == pytest.approx(plain_loop(model, text).sum(), rel=1e-6)
 
 
 def test_lanes_that_meet_are_not_run_twice(monkeypatch):
@@ -68,18 +69,13 @@ def test_lanes_that_meet_are_not_run_twice(monkeypatch):
     monkeypatch.setattr(
         LanguageModel, "_hidden", lambda self, ids, *rest: read.append(ids.numel()) or hidden(self, ids, *rest)
     )
-    total_nats(model, text, 8)
+    total_nats(InTraining(model), text, 8)
     assert sum(read) < 8000 * 1.6
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 9])
 def test_short_texts(length):
     model, text = model_of("gru"), text_of(length)
-    nats, tokens = total_nats(model, text, 64)
+    nats, tokens = total_nats(InTraining(model), text, 64)
     assert tokens == max(0, length - 1)
     assert nats == pytest.approx(plain_loop(model, text).sum())
-
-
-def test_surprise_is_in_bits_and_in_order():
-    model, text = model_of("gru"), text_of(300, (0, 40))
-    np.testing.assert_allclose(surprise(model, text), plain_loop(model, text) / np.log(2), rtol=1e-9)

@@ -1,0 +1,122 @@
+#include "network.hpp"
+
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "memory.hpp"
+
+namespace throughtime {
+namespace {
+
+// A thread more has to have this much of the weights to read: to wake it and to meet it takes microseconds.
+constexpr size_t BYTES_A_THREAD = 256 << 10;
+
+int worthwhile(int threads, size_t bytes, int64_t rows) {
+    const size_t most = 1 + bytes * (size_t)rows / BYTES_A_THREAD;
+    return (size_t)threads < most ? threads : (int)most;
+}
+
+}  // namespace
+
+void Packed::Free::operator()(void* memory) const { free(memory); }
+
+Packed::Packed(const Recurrence& kernel, Layer given)
+    : kernel(&kernel), D(given.inputs), H(given.units), V(given.vocabulary), bytes(0) {
+    given.steps = given.lanes = 1;
+    bytes = kernel.packed_size(given);
+    memory.reset(aligned(bytes));
+    given.packed = memory.get();
+    kernel.pack(given);
+}
+
+void Packed::run(Layer call, int threads) const {
+    call.inputs = D, call.units = H, call.vocabulary = V;
+    call.packed = memory.get();
+    call.threads = worthwhile(threads, bytes, call.steps * call.lanes);
+    kernel->forward(call);
+}
+
+void Network::embed(const float* rows_VD, int64_t V, int64_t D) {
+    embedding.assign(rows_VD, rows_VD + V * D);
+    vocabulary = V;
+}
+
+void Network::add(Packed layer) {
+    const int64_t below = layers.empty() ? layer.inputs() : layers.back().units();
+    if (layer.inputs() != below)
+        throw std::invalid_argument("a layer of input " + std::to_string(layer.inputs()) + " cannot stand on " +
+                                    std::to_string(below) + " units");
+    if (!layers.empty() && layer.units() != units())
+        throw std::invalid_argument("all layers should have " + std::to_string(units()) + " units, got " +
+                                    std::to_string(layer.units()));
+    if (layers.empty() && layer.vocabulary()) vocabulary = layer.vocabulary();
+    layers.push_back(std::move(layer));
+}
+
+void Network::put_head(Packed affine) {
+    if (layers.empty() || affine.inputs() != units()) throw std::invalid_argument("a head stands on the last layer");
+    head.clear();
+    head.push_back(std::move(affine));
+}
+
+int64_t Network::state_arrays() const {
+    int64_t arrays = 0;
+    for (const Packed& layer : layers) arrays += layer.arrays();
+    return arrays;
+}
+
+size_t Network::bytes() const {
+    size_t total = embedding.size() * sizeof(float);
+    for (const Packed& layer : layers) total += layer.size();
+    for (const Packed& layer : head) total += layer.size();
+    return total;
+}
+
+void Network::run(const Steps& steps, const float* before, float* after, int64_t wanted, float* out,
+                  int threads) const {
+    const int64_t T = steps.T, B = steps.B, H = units(), rows = T * B, state = B * H;
+    // Between layers, and below the first where it has no table.
+    const bool gathers = steps.ids && !layers.front().vocabulary();
+    static thread_local std::vector<float> between[2];
+    for (auto& room : between)
+        if ((int64_t)room.size() < rows * H) room.resize(rows * H);
+    static thread_local std::vector<float> gathered;
+    const float* x = steps.x;
+    if (gathers) {
+        const int64_t D = inputs();
+        if ((int64_t)gathered.size() < rows * D) gathered.resize(rows * D);
+        for (int64_t i = 0; i < rows; i++)
+            memcpy(gathered.data() + i * D, embedding.data() + steps.ids[i] * D, D * sizeof(float));
+        x = gathered.data();
+    }
+    for (size_t i = 0; i < layers.size(); i++) {
+        const Packed& layer = layers[i];
+        const bool direct = i + 1 == layers.size() && head.empty() && wanted == T;
+        Layer call{};
+        call.steps = T, call.lanes = B;
+        call.x = x;
+        call.ids = layer.vocabulary() ? steps.ids : nullptr;
+        call.fresh = steps.fresh;
+        call.y = direct ? out : between[i % 2].data();
+        call.hidden0 = before, call.hidden = after;
+        call.carried0 = before, call.carried = nullptr;
+        if (layer.arrays() == 2) call.carried0 = before + state, call.carried = after + state;
+        before += layer.arrays() * state, after += layer.arrays() * state;
+        layer.run(call, threads);
+        x = call.y;
+    }
+    const float* last = x + (T - wanted) * state;
+    if (head.empty()) {
+        if (last != out) memcpy(out, last, wanted * state * sizeof(float));
+    } else if (wanted) {
+        Layer call{};
+        call.steps = wanted, call.lanes = B;
+        call.x = last;
+        call.y = out;
+        head.front().run(call, threads);
+    }
+}
+
+}  // namespace throughtime

@@ -1,0 +1,68 @@
+// Layers one above the other, their weights packed once: what runs a trained model.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels.hpp"
+
+namespace throughtime {
+
+// A layer's weights in the order its kernel reads them.
+class Packed {
+    struct Free {
+        void operator()(void* memory) const;
+    };
+    const Recurrence* kernel;
+    int64_t D, H, V;
+    std::unique_ptr<void, Free> memory;
+    size_t bytes;
+
+ public:
+    Packed(Packed&&) = default;
+    // `given` names W, U, vectors and sizes; with a vocabulary, x is the table of what its ids stand for.
+    Packed(const Recurrence& kernel, Layer given);
+    // One call of the kernel: `call` has the sizes T and B, inputs, states and outputs.
+    void run(Layer call, int threads) const;
+    int64_t inputs() const { return D; }
+    int64_t units() const { return H; }
+    int64_t vocabulary() const { return V; }
+    size_t size() const { return bytes; }
+    int arrays() const { return kernel->carries_hidden ? 1 : 2; }  // of a state
+};
+
+// What a network reads: T steps of B lanes, ids or vectors.
+struct Steps {
+    int64_t T, B;
+    const int64_t* ids;    // [T, B]
+    const float* x;        // [T, B, D]
+    const uint8_t* fresh;  // [T, B]: where a lane begins anew; null: nowhere
+};
+
+// Tokens or vectors go in; logits, or the last layer's output where there is no head, come out. The state lies in one
+// array [S, B, H]: for each layer its output and, where it has one, what it carries beside it. All layers have H units.
+class Network {
+    std::vector<float> embedding;  // [V, D], where the first layer has no table of it
+    int64_t vocabulary = 0;
+    std::vector<Packed> layers;
+    std::vector<Packed> head;  // or none
+
+ public:
+    void embed(const float* rows_VD, int64_t V, int64_t D);
+    void add(Packed layer);
+    void put_head(Packed affine);
+
+    int64_t ids() const { return vocabulary; }  // 0: it reads vectors
+    int64_t inputs() const { return layers.front().inputs(); }
+    int64_t units() const { return layers.front().units(); }
+    int64_t outputs() const { return head.empty() ? units() : head.front().units(); }
+    int64_t state_arrays() const;
+    size_t bytes() const;
+    bool empty() const { return layers.empty(); }
+
+    // The outputs of the last `wanted` steps go to out [wanted, B, outputs]. `before` may be `after`.
+    void run(const Steps& steps, const float* before, float* after, int64_t wanted, float* out, int threads) const;
+};
+
+}  // namespace throughtime

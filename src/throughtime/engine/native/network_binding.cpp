@@ -1,0 +1,190 @@
+// Networks and samplers as Python sees them. What is written to is not converted: a copy would be written in its place.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bindings.hpp"
+#include "levels.hpp"
+#include "network.hpp"
+#include "sampler.hpp"
+
+namespace nb = nanobind;
+
+namespace throughtime {
+namespace {
+
+template <class T, int DIMENSIONS>
+using Array = nb::ndarray<T, nb::ndim<DIMENSIONS>, nb::device::cpu, nb::c_contig>;
+
+void check(bool holds, const std::string& otherwise) {
+    if (!holds) throw nb::value_error(otherwise.c_str());
+}
+
+// A network, and the level its kernels are of.
+struct Bound : Network {
+    const Level* level;
+    Bound(const Bound&) = delete;
+    explicit Bound(const std::string& name) : level(level_of(name)) {
+        if (!level) throw nb::key_error(("there is no level " + name).c_str());
+    }
+
+    Packed packed(const std::string& cell, bool bf16, Array<const float, 2> W, std::optional<Array<const float, 2>> U,
+                  Array<const float, 1> vectors, std::optional<Array<const float, 2>> rows, int threads) const {
+        const Recurrence* kernel = recurrence_of(*level, cell, bf16);
+        if (!kernel) throw nb::key_error(("no kernel for " + cell + " at level " + level->name).c_str());
+        Layer given{};
+        given.threads = threads;
+        given.inputs = (int64_t)W.shape(1), given.units = (int64_t)W.shape(0) / kernel->gates;
+        check(given.inputs > 0 && given.units > 0 && given.units * kernel->gates == (int64_t)W.shape(0),
+              "W should have " + std::to_string(kernel->gates) + " rows for each unit");
+        check(kernel->product == U.has_value(), std::string("U is ") + (U ? "not used" : "missing"));
+        check(!U || (U->shape(0) == W.shape(0) && (int64_t)U->shape(1) == given.units), "U should have shape [G H, H]");
+        check((int64_t)vectors.size() == kernel->vectors * given.units, "vectors has a wrong number of entries");
+        check(!rows || ((int64_t)rows->shape(1) == given.inputs && rows->shape(0) > 0), "rows should have shape [V, D]");
+        given.W = W.data(), given.U = U ? U->data() : nullptr, given.vectors = vectors.data();
+        given.x = rows ? rows->data() : nullptr, given.vocabulary = rows ? (int64_t)rows->shape(0) : 0;
+        return Packed(*kernel, given);
+    }
+
+    template <class State>
+    void check_state(int64_t B, const State& state) const {
+        check((int64_t)state.shape(0) == state_arrays() && (int64_t)state.shape(1) == B &&
+                  (int64_t)state.shape(2) == units(),
+              "a state should have shape [" + std::to_string(state_arrays()) + ", " + std::to_string(B) + ", " +
+                  std::to_string(units()) + "]");
+    }
+
+    void check_ids(const int64_t* all, int64_t count) const {
+        check(ids() > 0, "this network reads vectors, not ids");
+        for (int64_t i = 0; i < count; i++)
+            if (all[i] < 0 || all[i] >= ids())
+                throw nb::index_error(
+                    ("id " + std::to_string(all[i]) + " is not in a vocabulary of " + std::to_string(ids())).c_str());
+    }
+
+    // The outputs of as many steps at the end as `out` has room for.
+    void feed(const Steps& steps, Array<const float, 3> before, Array<float, 3> after, Array<float, 3> out,
+              int threads) const {
+        check(steps.T > 0 && steps.B > 0 && threads > 0, "there should be at least one step, one lane and one thread");
+        check_state(steps.B, before);
+        check_state(steps.B, after);
+        check((int64_t)out.shape(0) <= steps.T && (int64_t)out.shape(1) == steps.B &&
+                  (int64_t)out.shape(2) == outputs(),
+              "the outputs should have shape [T, B, " + std::to_string(outputs()) + "]");
+        nb::gil_scoped_release release;
+        run(steps, before.data(), after.data(), (int64_t)out.shape(0), out.data(), threads);
+    }
+
+    typedef std::optional<Array<const uint8_t, 2>> Fresh;
+
+    static const uint8_t* fresh_of(const Fresh& fresh, int64_t T, int64_t B) {
+        check(!fresh || ((int64_t)fresh->shape(0) == T && (int64_t)fresh->shape(1) == B),
+              "fresh should have a mark for every step of every lane");
+        return fresh ? fresh->data() : nullptr;
+    }
+
+    void feed_ids(Array<const int64_t, 2> ids, Fresh fresh, Array<const float, 3> before, Array<float, 3> after,
+                  Array<float, 3> out, int threads) const {
+        check_ids(ids.data(), (int64_t)ids.size());
+        const int64_t T = (int64_t)ids.shape(0), B = (int64_t)ids.shape(1);
+        feed({T, B, ids.data(), nullptr, fresh_of(fresh, T, B)}, before, after, out, threads);
+    }
+
+    void feed_vectors(Array<const float, 3> x, Fresh fresh, Array<const float, 3> before, Array<float, 3> after,
+                      Array<float, 3> out, int threads) const {
+        check(!ids(), "this network reads ids, not vectors");
+        const int64_t T = (int64_t)x.shape(0), B = (int64_t)x.shape(1);
+        check((int64_t)x.shape(2) == inputs(), "the inputs should have shape [T, B, " + std::to_string(inputs()) + "]");
+        feed({T, B, nullptr, x.data(), fresh_of(fresh, T, B)}, before, after, out, threads);
+    }
+
+    void nats(Array<const float, 2> logits_NV, Array<const int64_t, 1> targets_N, Array<double, 1> nats_N) const {
+        const int64_t N = (int64_t)logits_NV.shape(0), V = (int64_t)logits_NV.shape(1);
+        check((int64_t)targets_N.size() == N && (int64_t)nats_N.size() == N, "logits, targets and nats should be as many");
+        for (int64_t i = 0; i < N; i++)
+            check(targets_N.data()[i] >= 0 && targets_N.data()[i] < V, "a target is not in the vocabulary");
+        nb::gil_scoped_release release;
+        level->target_nats(logits_NV.data(), N, V, targets_N.data(), nats_N.data());
+    }
+
+    // Draws tokens [T, B]: each lane's from its logits [1, B, V], which are then those after it, as the state is.
+    void generate(Array<float, 3> logits, Array<float, 3> state, std::vector<Sampler*> samplers,
+                  Array<int64_t, 2> tokens, int threads) const {
+        const int64_t B = (int64_t)samplers.size(), V = outputs();
+        check(B > 0 && ids() == V, "a network that writes what it reads, and a sampler for each lane, are needed");
+        check_state(B, state);
+        check(logits.shape(0) == 1 && (int64_t)logits.shape(1) == B && (int64_t)logits.shape(2) == V,
+              "the logits should have shape [1, B, V]");
+        check((int64_t)tokens.shape(1) == B, "the tokens should have a column for each lane");
+        for (const Sampler* sampler : samplers) check(sampler->vocabulary == V, "a sampler is of another vocabulary");
+        nb::gil_scoped_release release;
+        for (size_t t = 0; t < tokens.shape(0); t++) {
+            int64_t* drawn = tokens.data() + t * B;
+            for (int64_t b = 0; b < B; b++) {
+                drawn[b] = samplers[b]->choose(logits.data() + b * V);
+                if (drawn[b] < 0) throw std::invalid_argument("no token that is allowed can follow");
+            }
+            run({1, B, drawn, nullptr, nullptr}, state.data(), state.data(), 1, logits.data(), threads);
+        }
+    }
+};
+
+}  // namespace
+
+void bind_network(nb::module_& m) {
+    nb::class_<Sampler>(m, "Sampler")
+        .def(
+            "__init__",
+            [](Sampler* self, int64_t vocabulary, double temperature, int64_t top_k, double top_p, double min_p,
+               double repetition_penalty, uint64_t seed, std::optional<Array<const uint8_t, 1>> allowed) {
+                std::vector<uint8_t> mask;
+                if (allowed) mask.assign(allowed->data(), allowed->data() + allowed->size());
+                check(!allowed || (int64_t)mask.size() == vocabulary, "the allowed tokens should be a mask of all");
+                new (self) Sampler({temperature, top_k, top_p, min_p, repetition_penalty, seed}, vocabulary, mask);
+            },
+            nb::arg("vocabulary"), nb::arg("temperature"), nb::arg("top_k"), nb::arg("top_p"), nb::arg("min_p"),
+            nb::arg("repetition_penalty"), nb::arg("seed"), nb::arg("allowed").none())
+        .def("see", [](Sampler& self, Array<const int64_t, 1> tokens) {
+            for (size_t i = 0; i < tokens.size(); i++) {
+                check(tokens.data()[i] >= 0 && tokens.data()[i] < self.vocabulary, "a token is not in the vocabulary");
+                self.see(tokens.data()[i]);
+            }
+        });
+    nb::class_<Bound>(m, "Network")
+        .def(nb::init<const std::string&>(), nb::arg("level"))
+        .def("embed",
+             [](Bound& self, Array<const float, 2> rows) {
+                 self.embed(rows.data(), (int64_t)rows.shape(0), (int64_t)rows.shape(1));
+             })
+        .def("add",
+             [](Bound& self, const std::string& cell, bool bf16, Array<const float, 2> W,
+                std::optional<Array<const float, 2>> U, Array<const float, 1> vectors,
+                std::optional<Array<const float, 2>> rows, int threads) {
+                 self.add(self.packed(cell, bf16, W, U, vectors, rows, threads));
+             },
+             nb::arg("cell"), nb::arg("bf16"), nb::arg("W"), nb::arg("U").none(), nb::arg("vectors"),
+             nb::arg("rows").none(), nb::arg("threads"))
+        .def("head",
+             [](Bound& self, bool bf16, Array<const float, 2> W, Array<const float, 1> b, int threads) {
+                 self.put_head(self.packed("affine", bf16, W, std::nullopt, b, std::nullopt, threads));
+             },
+             nb::arg("bf16"), nb::arg("W"), nb::arg("b"), nb::arg("threads"))
+        .def("feed_ids", &Bound::feed_ids, nb::arg("ids"), nb::arg("fresh").none(), nb::arg("before"),
+             nb::arg("after").noconvert(), nb::arg("out").noconvert(), nb::arg("threads"))
+        .def("feed_vectors", &Bound::feed_vectors, nb::arg("x"), nb::arg("fresh").none(), nb::arg("before"),
+             nb::arg("after").noconvert(), nb::arg("out").noconvert(), nb::arg("threads"))
+        .def("nats", &Bound::nats, nb::arg("logits"), nb::arg("targets"), nb::arg("nats").noconvert())
+        .def("generate", &Bound::generate, nb::arg("logits").noconvert(), nb::arg("state").noconvert(),
+             nb::arg("samplers"), nb::arg("tokens").noconvert(), nb::arg("threads"))
+        .def_prop_ro("bytes", &Bound::bytes);
+}
+
+}  // namespace throughtime

@@ -1,0 +1,88 @@
+#include "sampler.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace throughtime {
+namespace {
+
+// SplitMix64 (Steele, Lea & Flood 2014): the n-th number of a seed, without those before it.
+uint64_t random_bits(uint64_t seed, uint64_t n) {
+    uint64_t z = seed + (n + 1) * 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+constexpr float NEVER = -std::numeric_limits<float>::infinity();
+
+}  // namespace
+
+Sampler::Sampler(const Choice& choice, int64_t V, std::vector<uint8_t> allowed)
+    : choice(choice), allowed(std::move(allowed)), vocabulary(V) {
+    if (choice.repetition_penalty != 1) seen.resize(V);
+}
+
+void Sampler::see(int64_t token) {
+    if (!seen.empty()) seen[token] = 1;
+}
+
+double Sampler::uniform() {
+    // The seed is scrambled first: draws of neighbouring seeds would be one another's.
+    return (double)(random_bits(random_bits(choice.seed, 0), drawn++) >> 11) * 0x1p-53;
+}
+
+int64_t Sampler::choose(float* logits) {
+    const int64_t V = vocabulary;
+    for (int64_t i = 0; i < (int64_t)seen.size(); i++)
+        if (seen[i]) logits[i] *= (float)(logits[i] > 0 ? 1 / choice.repetition_penalty : choice.repetition_penalty);
+    for (int64_t i = 0; i < (int64_t)allowed.size(); i++)
+        if (!allowed[i]) logits[i] = NEVER;
+    const int64_t best = std::max_element(logits, logits + V) - logits;
+    if (!(logits[best] > NEVER)) return -1;
+    int64_t token = best;
+    if (choice.temperature > 0) {
+        const double scale = 1 / choice.temperature, most = logits[best];
+        // Beyond this no draw of 53 bits would ever end.
+        const float least = (float)(most + std::max(std::log(std::max(choice.min_p, 1e-300)), -64.0) * choice.temperature);
+        candidates.clear();
+        for (int64_t i = 0; i < V; i++)
+            if (logits[i] >= least) candidates.emplace_back(logits[i], (int32_t)i);
+        const auto likelier = [](const auto& a, const auto& b) {
+            return a.first > b.first || (a.first == b.first && a.second < b.second);
+        };
+        size_t count = candidates.size();
+        if (choice.top_k > 0 && (size_t)choice.top_k < count) {
+            count = choice.top_k;
+            std::partial_sort(candidates.begin(), candidates.begin() + count, candidates.end(), likelier);
+        }
+        const auto weight = [&](size_t i) { return std::exp((candidates[i].first - most) * scale); };
+        double total = 0;
+        for (size_t i = 0; i < count; i++) total += weight(i);
+        if (choice.top_p < 1) {
+            // The likeliest first, no more of them than it takes.
+            double sum = 0;
+            size_t taken = 0;
+            const auto end = candidates.begin() + count;
+            const auto less_likely = [&](const auto& a, const auto& b) { return likelier(b, a); };
+            std::make_heap(candidates.begin(), end, less_likely);
+            while (taken < count && (taken == 0 || sum < choice.top_p * total)) {
+                std::pop_heap(candidates.begin(), end - taken, less_likely);
+                taken++;
+                sum += weight(count - taken);
+            }
+            std::reverse(candidates.begin(), end);
+            count = taken;
+            total = sum;
+        }
+        double left = uniform() * total;
+        size_t i = 0;
+        while (i + 1 < count && (left -= weight(i)) >= 0) i++;
+        token = candidates[i].second;
+    }
+    see(token);
+    return token;
+}
+
+}  // namespace throughtime

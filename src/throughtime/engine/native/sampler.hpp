@@ -1,0 +1,36 @@
+// From logits to a token.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+namespace throughtime {
+
+struct Choice {
+    double temperature = 1;         // 0: the likeliest token
+    int64_t top_k = 0;              // draw from so many of the likeliest; 0: from all
+    double top_p = 1;               // draw from the fewest likeliest whose probabilities sum to this
+    double min_p = 0;               // draw from those at least so probable, as a share of the likeliest
+    double repetition_penalty = 1;  // logits of tokens seen are divided by it where positive, else multiplied
+    uint64_t seed = 0;
+};
+
+// One lane's way of choosing. The n-th draw depends on the seed and on n alone.
+class Sampler {
+    Choice choice;
+    std::vector<uint8_t> allowed;  // [V], or empty: all
+    std::vector<uint8_t> seen;     // [V], only where repetition is penalised
+    uint64_t drawn = 0;
+    std::vector<std::pair<float, int32_t>> candidates;
+
+    double uniform();
+
+ public:
+    Sampler(const Choice& choice, int64_t V, std::vector<uint8_t> allowed);
+    void see(int64_t token);                 // a token of the prompt
+    int64_t choose(float* logits);           // it may change them; -1: none is allowed
+    int64_t vocabulary;
+};
+
+}  // namespace throughtime

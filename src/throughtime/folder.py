@@ -1,0 +1,141 @@
+"""The model folder: model.safetensors, model.json and, in it or above it, tokenizer.json. No pickle anywhere.
+
+Reading it trusts nothing: what is missing, damaged or does not belong to the rest is said in one line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError, deserialize
+
+from throughtime.errors import ThroughtimeError
+from throughtime.recipe import Model, Recipe, build, read
+
+FORMAT = 1
+WEIGHTS, DESCRIPTION, TOKENIZER = "model.safetensors", "model.json", "tokenizer.json"
+RECIPE = "recipe.toml"
+
+
+class Place(NamedTuple):
+    """Where the parts of a model lie."""
+
+    folder: Path
+    """The weights and their description."""
+    home: Path
+    """The tokeniser, and the recipe where there is a run."""
+
+
+class Description(NamedTuple):
+    """What model.json says."""
+
+    settings: Model
+    vocabulary_size: int
+
+
+def find(run: str | Path) -> Place:
+    """The best model of a run folder, or the model of a model folder.
+
+    Raises:
+        ThroughtimeError: where there is none.
+    """
+    run = Path(run)
+    if not run.is_dir():
+        raise ThroughtimeError(f"there is no run folder {run}; `throughtime train` makes one")
+    folder = next((found for found in (run / "best", run) if (found / DESCRIPTION).exists()), None)
+    if folder is None:
+        raise ThroughtimeError(f"{run} is neither a run nor a model folder: it has no {DESCRIPTION}, nor has its best/")
+    home = next((found for found in (folder, folder.parent) if (found / TOKENIZER).exists()), None)
+    if home is None:
+        raise ThroughtimeError(f"{folder} has no {TOKENIZER}, nor has {folder.parent}; copy it from the run")
+    return Place(folder, home)
+
+
+def recipe_beside(place: Place) -> Recipe | None:
+    """The recipe a model was trained by; None for a model folder outside its run."""
+    path = place.home / RECIPE
+    return build(read(str(path))) if path.exists() else None
+
+
+def write_description(folder: Path, description: Description, version: str, trained: Mapping[str, Any]) -> None:
+    """Write model.json; `trained` is what is worth knowing of how the weights came about."""
+    content = {
+        "format": FORMAT,
+        "task": "language",
+        "vocabulary_size": description.vocabulary_size,
+        "model": description.settings.model_dump(),
+        "throughtime": version,
+        "trained": dict(trained),
+    }
+    (folder / DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def read_description(folder: Path, tokens: int) -> Description:
+    """What the model in a folder is, checked against the size of its tokeniser.
+
+    Raises:
+        ThroughtimeError: where model.json is missing or damaged, or the two do not belong together.
+    """
+    path = folder / DESCRIPTION
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ThroughtimeError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ThroughtimeError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("task") != "language":
+        raise ThroughtimeError(f"{path} is not a language model of format {FORMAT}; was it written by a newer version?")
+    try:
+        found = Description(Model.model_validate(content["model"]), int(content["vocabulary_size"]))
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        raise ThroughtimeError(f"{path} does not describe a model: {_line(error)}") from None
+    if found.vocabulary_size != tokens:
+        raise ThroughtimeError(
+            f"the model in {folder} has {found.vocabulary_size} tokens, the tokeniser {tokens}: wrong pair"
+        )
+    return found
+
+
+def read_weights(folder: Path, wanted: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, NDArray[np.float32]], str]:
+    """The arrays of a model by their names, float32, and the SHA-256 of the file.
+
+    Args:
+        folder: the model folder.
+        wanted: the names and shapes that there should be.
+
+    Raises:
+        ThroughtimeError: where the file is missing or damaged, or an array is missing, unknown, of another type or
+            shape, or not finite.
+    """
+    path = folder / WEIGHTS
+    try:
+        content = path.read_bytes()
+        entries = dict(deserialize(content))
+    except OSError as error:
+        raise ThroughtimeError(f"cannot read {path}: {error.strerror}") from None
+    except SafetensorError as error:
+        raise ThroughtimeError(f"cannot read {path}: {_line(error)}") from None
+    for name in sorted(wanted.keys() ^ entries.keys()):
+        raise ThroughtimeError(f"{path} {'lacks' if name in wanted else 'has an unknown'} array {name}")
+    arrays = {}
+    for name, shape in wanted.items():
+        entry = entries[name]
+        if (entry["dtype"], entry["shape"]) != ("F32", list(shape)):
+            raise ThroughtimeError(
+                f"{name} in {path} should be F32 of shape {list(shape)}, got {entry['dtype']} of shape {entry['shape']}"
+            )
+        arrays[name] = np.frombuffer(entry["data"], "<f4").reshape(shape)
+        if not np.isfinite(arrays[name]).all():
+            raise ThroughtimeError(f"{name} in {path} holds values that are not finite")
+    return arrays, hashlib.sha256(content).hexdigest()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,327 @@
+"""A trained language model, running without PyTorch: step, feed, score, generate.
+
+Axes: T time, B batch (lane), V vocabulary.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from throughtime import folder as folders
+from throughtime.errors import SettingError, ThroughtimeError
+from throughtime.recipe import Model as Settings
+from throughtime.runtime.network import Layer, Network, form_of
+from throughtime.runtime.state import State
+from throughtime.text import tokenizer as tokenizers
+from throughtime.text.tokenizer import Tokenizer
+
+STEPS_AT_ONCE = 512
+LONGEST_CHUNK = 64
+"""Tokens drawn before text is handed out: a chunk grows while it takes less than PATIENCE seconds."""
+PATIENCE = 0.02
+
+
+class Score(NamedTuple):
+    """How much a text surprises a model."""
+
+    ids: NDArray[np.int64]
+    """The text's tokens."""
+    bits: NDArray[np.float64]
+    """-log2 P of every token but the first, which nothing predicts."""
+
+    @property
+    def total_bits(self) -> float:
+        return float(self.bits.sum())
+
+    @property
+    def perplexity(self) -> float:
+        """Per token; NaN where nothing is predicted."""
+        return 2 ** float(self.bits.mean()) if len(self.bits) else math.nan
+
+
+def load(run: str | Path, weights: str = "float32", threads: int = 0) -> Model:
+    """The best model of a run folder, or the model of a model folder.
+
+    Args:
+        run: the folder.
+        weights: `float32`, or `bf16` for half the memory.
+        threads: at most; 0: as many as the process may use.
+
+    Raises:
+        ThroughtimeError: where a part is missing, damaged, or does not belong to the others.
+    """
+    place = folders.find(run)
+    tokenizer = tokenizers.load(place.home / folders.TOKENIZER)
+    settings = folders.read_description(place.folder, tokenizer.vocabulary_size).settings
+    arrays, digest = folders.read_weights(place.folder, shapes(settings, tokenizer.vocabulary_size))
+    return Model(settings, arrays, tokenizer, digest, weights, threads)
+
+
+def shapes(settings: Settings, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
+    """The arrays of a language model by the names they have in its file."""
+    hidden, size = settings.hidden_size, settings.embedding_size or settings.hidden_size
+    found: dict[str, tuple[int, ...]] = {"embedding": (vocabulary_size, size), "b_o": (vocabulary_size,)}
+    if not settings.tied:
+        found["W_o"] = (vocabulary_size, hidden)
+    for level in range(settings.layers):
+        of_cell = form_of(settings.cell).shapes(hidden if level else size, hidden)
+        found |= {f"stack.cells.{level}.{name}": shape for name, shape in of_cell.items()}
+    return found
+
+
+@final
+class Model:
+    """A language model and its tokeniser. It keeps no state: that goes in and comes back.
+
+    Attributes:
+        settings: the branch of the recipe it was built by.
+        tokenizer: text to ids and back.
+        vocabulary_size: V.
+        network: its layers.
+        digest: the hash of its weights, which its states carry.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        arrays: Mapping[str, NDArray[np.float32]],
+        tokenizer: Tokenizer,
+        digest: str,
+        weights: str = "float32",
+        threads: int = 0,
+    ):
+        self.settings, self.tokenizer, self.digest = settings, tokenizer, digest
+        self.vocabulary_size = tokenizer.vocabulary_size
+        layers = [
+            Layer(
+                settings.cell,
+                {name: arrays[f"stack.cells.{level}.{name}"] for name in form_of(settings.cell).shapes(1, 1)},
+                settings.cell_options,
+            )
+            for level in range(settings.layers)
+        ]
+        embedding = arrays["embedding"]
+        W_o = embedding if settings.tied else arrays["W_o"]
+        if settings.tied:
+            embedding = embedding * np.float32(settings.hidden_size**0.5)
+        self.network = Network(layers, embedding, (W_o, arrays["b_o"]), weights, threads)
+
+    def initial_state(self, batch_size: int = 1) -> State:
+        """The state before any text."""
+        return State(self.network.initial_state(batch_size), self.digest)
+
+    def step(self, ids_B: ArrayLike, state: State) -> tuple[NDArray[np.float32], State]:
+        """One token a lane: the logits_BV of the token that follows, and the state.
+
+        Raises:
+            ThroughtimeError: where the state is another model's or of another number of lanes, or an id is unknown.
+        """
+        logits_TBV, state = self.feed(np.asarray(ids_B)[None], state)
+        return logits_TBV[0], state
+
+    def feed(self, ids_TB: ArrayLike, state: State, wanted: int | None = None) -> tuple[NDArray[np.float32], State]:
+        """A chunk: the logits_TBV of the token that follows each, and the state after the last.
+
+        Args:
+            ids_TB: token ids, at least one step and one lane.
+            state: where the lanes stand.
+            wanted: return the logits of so many steps at the end only.
+
+        Raises:
+            ThroughtimeError: as `step`.
+        """
+        ids = np.ascontiguousarray(ids_TB, np.int64)
+        if ids.ndim != 2 or not ids.size:
+            raise ThroughtimeError(f"ids should have shape [T, B], at least one of each, got {list(ids.shape)}")
+        if state.model != self.digest:
+            raise ThroughtimeError(f"the state is of model {state.model[:12]}, this is {self.digest[:12]}")
+        if state.array_SBH.shape != (self.network.state_arrays, ids.shape[1], self.network.hidden_size):
+            raise ThroughtimeError(
+                f"a state of {ids.shape[1]} lanes is needed, got {list(state.array_SBH.shape)}; see State.select"
+            )
+        if not 0 <= (wanted or 0) <= len(ids):
+            raise ThroughtimeError(f"wanted must be 0 to {len(ids)}, the steps there are, got {wanted}")
+        try:
+            logits_TBV, array_SBH = self.network.feed(ids, state.array_SBH, wanted)
+        except IndexError as error:
+            raise ThroughtimeError(str(error)) from None
+        return logits_TBV, State(array_SBH, self.digest)
+
+    def read(self, ids: ArrayLike, state: State | None = None) -> tuple[NDArray[np.float32], State]:
+        """A whole text of one lane, in bounded memory: the logits_V of what follows it, and the state."""
+        ids_T = np.asarray(ids, np.int64)
+        state = self.initial_state() if state is None else state
+        logits_V = np.empty(0, np.float32)
+        for start in range(0, len(ids_T), STEPS_AT_ONCE):
+            logits_TBV, state = self.feed(ids_T[start : start + STEPS_AT_ONCE, None], state, 1)
+            logits_V = logits_TBV[0, 0]
+        return logits_V, state
+
+    def score(self, text: str) -> Score:
+        """The surprise of every token of a text, the state carried through it.
+
+        Raises:
+            ThroughtimeError: where the text cannot be encoded.
+        """
+        ids = self.tokenizer.encode(text).astype(np.int64)
+        return Score(ids, np.concatenate([np.empty(0), *self.surprise([(ids, None)])]))
+
+    def surprise(
+        self, blocks: Iterable[tuple[NDArray[np.int64], NDArray[np.bool_] | None]]
+    ) -> Iterator[NDArray[np.float64]]:
+        """-log2 P of every token but the first of a text, block by block.
+
+        Args:
+            blocks: ids of the text in order, and true where a document begins (None: nowhere): there the state is reset
+                before the token is read.
+        """
+        array_SBH, last = self.network.initial_state(1), None
+        for ids, fresh in blocks:
+            fresh = np.zeros(len(ids), np.bool_) if fresh is None else fresh
+            if last is not None:
+                ids, fresh = np.concatenate([last[0], ids]), np.concatenate([last[1], fresh])
+            bits = np.empty(max(len(ids) - 1, 0))
+            for start in range(0, len(bits), STEPS_AT_ONCE):
+                stop = min(start + STEPS_AT_ONCE, len(bits))
+                nats_TB, array_SBH = self.network.nats(
+                    ids[start:stop, None], ids[start + 1 : stop + 1, None], fresh[start:stop, None], array_SBH
+                )
+                bits[start:stop] = nats_TB[:, 0] / math.log(2)
+            last = ids[-1:], fresh[-1:]
+            yield bits
+
+    def generate(
+        self,
+        prompt: str = "",
+        max_tokens: int = 200,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        stop: Sequence[str] = (),
+        characters: str | None = None,
+        words: Iterable[str] | None = None,
+        seed: int | None = None,
+    ) -> Iterator[str]:
+        """Text that follows the prompt, as it comes; the prompt itself is not repeated.
+
+        Args:
+            prompt: read first; empty: the model begins a line.
+            max_tokens: how many to draw.
+            temperature: the logits are divided by it; 0 takes the likeliest token.
+            top_k: draw from the k likeliest tokens only.
+            top_p: draw from the fewest likeliest tokens whose probabilities sum to p.
+            min_p: draw from tokens at least so probable as this share of the likeliest.
+            repetition_penalty: logits of tokens that have been read or written are divided by it where they are
+                positive, multiplied where negative (Keskar et al. 2019).
+            stop: the text ends before the first of these.
+            characters: write with these only; None: with all.
+            words: write with these tokens only, a word's with or without the space before it; None: with all.
+            seed: same seed, same text; None: another text each time.
+
+        Raises:
+            ThroughtimeError: where a setting is out of range or the prompt cannot be encoded.
+        """
+        if max_tokens < 0:
+            raise SettingError(f"max_tokens must not be negative, got {max_tokens}")
+        if any(not text for text in stop):
+            raise SettingError("a stop string must not be empty")
+        ids = self.tokenizer.opening(prompt)
+        allowed = self._allowed(characters, words)
+        sampler = self._sampler(temperature, top_k, top_p, min_p, repetition_penalty, seed, allowed)
+        return self._write(np.array(ids, np.int64), max_tokens, sampler, [text.encode() for text in stop])
+
+    def _write(self, ids: NDArray[np.int64], tokens: int, sampler: Any, stops: Sequence[bytes]) -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        held, longest = b"", max(map(len, stops), default=1) - 1
+        for chunk in self._draw(ids, tokens, sampler):
+            held += self.tokenizer.decode_bytes(chunk.tolist())
+            ends = [place for place in (held.find(text) for text in stops) if place >= 0]
+            if ends:
+                yield decoder.decode(held[: min(ends)], final=True)
+                return
+            # The beginning of a stop string may be at the end.
+            ready = max(len(held) - longest, 0)
+            yield decoder.decode(held[:ready])
+            held = held[ready:]
+        yield decoder.decode(held, final=True)
+
+    def _draw(self, ids: NDArray[np.int64], tokens: int, sampler: Any) -> Iterator[NDArray[np.int64]]:
+        sampler.see(ids)
+        logits_V, state = self.read(ids)
+        logits_1BV, array_SBH = logits_V[None, None].copy(), state.array_SBH.copy()
+        chunk = 1
+        while tokens:
+            chunk = min(chunk, tokens)
+            began = time.perf_counter()
+            try:
+                drawn_TB = self.network.generate(logits_1BV, array_SBH, [sampler], chunk)
+            except ValueError as error:
+                raise ThroughtimeError(str(error)) from None
+            yield drawn_TB[:, 0]
+            tokens -= chunk
+            if time.perf_counter() - began < PATIENCE:
+                chunk = min(2 * chunk, LONGEST_CHUNK)
+
+    def _sampler(
+        self,
+        temperature: float,
+        top_k: int | None,
+        top_p: float | None,
+        min_p: float | None,
+        repetition_penalty: float,
+        seed: int | None,
+        allowed: NDArray[np.uint8] | None,
+    ) -> Any:
+        for name, value, holds, should in (
+            ("temperature", temperature, 0 <= temperature < math.inf, "not be negative"),
+            ("top_k", top_k, top_k is None or top_k >= 1, "be at least 1"),
+            ("top_p", top_p, top_p is None or 0 < top_p <= 1, "be above 0 and at most 1"),
+            ("min_p", min_p, min_p is None or 0 <= min_p <= 1, "be 0 to 1"),
+            ("repetition_penalty", repetition_penalty, 0 < repetition_penalty < math.inf, "be above 0"),
+            ("seed", seed, seed is None or 0 <= seed < 1 << 64, "be 0 to 2^64 - 1"),
+        ):
+            if not holds:
+                raise SettingError(f"{name} must {should}, got {value:g}")
+        return self.network.sampler(
+            self.vocabulary_size,
+            temperature=float(temperature),
+            top_k=top_k or 0,
+            top_p=1.0 if top_p is None else float(top_p),
+            min_p=min_p or 0.0,
+            repetition_penalty=float(repetition_penalty),
+            seed=secrets.randbits(64) if seed is None else seed,
+            allowed=allowed,
+        )
+
+    def _allowed(self, characters: str | None, words: Iterable[str] | None) -> NDArray[np.uint8] | None:
+        """Which tokens may be written: all but the unknown one, of which there is no text, unless told otherwise."""
+        if isinstance(words, str):
+            raise SettingError(f"words should be several strings, got the string {words!r}")
+        unknown = self.tokenizer.unknown
+        if unknown is None and characters is None and words is None:
+            return None
+        allowed = np.ones(self.vocabulary_size, np.uint8)
+        if unknown is not None:
+            allowed[unknown] = 0
+        known = None if words is None else {word.encode() for word in words}
+        of = None if characters is None else set(characters)
+        for index, piece in enumerate(self.tokenizer.pieces):
+            if known is not None and piece not in known and piece.removeprefix(b" ") not in known:
+                allowed[index] = 0
+            if of is not None and not of.issuperset(piece.decode("utf-8", "replace")):
+                allowed[index] = 0
+        if not allowed.any():
+            raise SettingError("no token of the model is made of what is allowed")
+        return allowed

@@ -1,0 +1,158 @@
+"""Layers on packed weights: arrays in, arrays out, the state beside them.
+
+Axes: T time, B batch (lane), D input, H hidden, S arrays of a state, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from throughtime import engine
+from throughtime.engine.forms import FORMS, Form
+from throughtime.errors import SettingError
+from throughtime.machine import usable_threads
+from throughtime.runtime import reference
+
+Floats = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+Marks = NDArray[np.bool_]
+
+WEIGHTS = ("float32", "bf16")
+LOGITS_AT_ONCE = 1 << 20
+"""Entries held at once while targets are predicted (4 MB)."""
+TABLE_BYTES = 1 << 24
+"""Where what the first layer makes of every token takes no more than this, it is made once and looked up."""
+
+
+class Layer(NamedTuple):
+    """A cell: its name, its arrays by their names, its options where they decide the kernel."""
+
+    cell: str
+    arrays: Mapping[str, Floats]
+    options: Mapping[str, Any] = {}
+
+
+@final
+class Network:
+    """Recurrent layers one above the other, with an embedding below and a linear head above them if given.
+
+    It keeps no state: states go in as arrays [S, B, H] and come back.
+
+    Args:
+        layers: from the input up; all of one hidden size.
+        embedding: rows_VD that the inputs name by their ids; None: the inputs are vectors.
+        head: W_OH and b_O that make the outputs O of the last layer's; None: these are the outputs.
+        weights: `float32`, or `bf16`, which rounds weights and what they are multiplied with.
+        threads: at most; 0: as many as the process may use. Small products take one, whatever is said here.
+
+    Raises:
+        SettingError: where a cell has no form for the runtime, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        embedding: Floats | None = None,
+        head: tuple[Floats, Floats] | None = None,
+        weights: str = "float32",
+        threads: int = 0,
+    ):
+        if weights not in WEIGHTS:
+            raise SettingError(f"weights must be {' or '.join(WEIGHTS)}, got {weights!r}")
+        if threads < 0:
+            raise SettingError(f"threads must not be negative, got {threads}")
+        self.threads = threads or usable_threads()
+        self.weights, bf16 = weights, weights == "bf16"
+        self._native: Any = engine.network() or reference.Network()
+        for index, layer in enumerate(layers):
+            form = form_of(layer.cell)
+            W = _dense(layer.arrays[form.W])
+            U = None if form.U is None else _dense(layer.arrays[form.U])
+            rows = None
+            if index == 0 and embedding is not None:
+                if 4 * len(embedding) * len(W) <= TABLE_BYTES:
+                    rows = _dense(embedding)
+                else:
+                    self._native.embed(_dense(embedding))
+            vectors = np.concatenate([_dense(layer.arrays[name]) for name in form.vectors])
+            self._native.add(form.kernel_of(layer.options), bf16, W, U, vectors, rows, self.threads)
+            self.hidden_size = W.shape[0] // form.gates
+        if head is not None:
+            self._native.head(bf16, _dense(head[0]), _dense(head[1]), self.threads)
+        self.state_arrays = sum(form_of(layer.cell).state_arrays for layer in layers)
+        self.outputs = self.hidden_size if head is None else len(head[1])
+        self._feed: Any = self._native.feed_vectors if embedding is None else self._native.feed_ids
+
+    def initial_state(self, batch_size: int) -> Floats:
+        return np.zeros((self.state_arrays, batch_size, self.hidden_size), np.float32)
+
+    def feed(
+        self, inputs: Int64 | Floats, state_SBH: Floats, wanted: int | None = None, fresh_TB: Marks | None = None
+    ) -> tuple[Floats, Floats]:
+        """A stretch of ids_TB or x_TBD: the outputs_TBO of the last `wanted` steps (None: all), and the state.
+
+        Where `fresh_TB` is true a lane's state is reset before the step.
+        """
+        steps, lanes = inputs.shape[:2]
+        outputs = np.empty((steps if wanted is None else wanted, lanes, self.outputs), np.float32)
+        after = np.empty(state_SBH.shape, np.float32)
+        fresh = None if fresh_TB is None else np.ascontiguousarray(fresh_TB).view(np.uint8)
+        self._feed(inputs, fresh, state_SBH, after, outputs, self.threads)
+        return outputs, after
+
+    def step(self, inputs: Int64 | Floats, state_SBH: Floats) -> tuple[Floats, Floats]:
+        """One step, ids_B or x_BD: the outputs_BO and the state."""
+        outputs, after = self.feed(inputs[None], state_SBH)
+        return outputs[0], after
+
+    def advance(self, inputs_TB: Int64, fresh_TB: Marks, state_SBH: Floats) -> Floats:
+        """The state after a stretch; nothing is predicted."""
+        return self.feed(inputs_TB, state_SBH, 0, fresh_TB)[1]
+
+    def nats(
+        self, inputs_TB: Int64, targets_TB: Int64, fresh_TB: Marks | None, state_SBH: Floats
+    ) -> tuple[NDArray[np.float64], Floats]:
+        """-log P of each target (nats_TB, 0 where it is negative: none), and the state.
+
+        No more than LOGITS_AT_ONCE logits are held at any time.
+        """
+        found = np.empty(targets_TB.shape)
+        steps = max(1, LOGITS_AT_ONCE // (self.outputs * targets_TB.shape[1]))
+        for start in range(0, len(targets_TB), steps):
+            here = slice(start, start + steps)
+            fresh = None if fresh_TB is None else fresh_TB[here]
+            logits_TBV, state_SBH = self.feed(inputs_TB[here], state_SBH, None, fresh)
+            targets_N, nats_N = np.maximum(targets_TB[here], 0).ravel(), np.empty(targets_TB[here].size)
+            self._native.nats(logits_TBV.reshape(-1, self.outputs), targets_N, nats_N)
+            found[here] = np.where(targets_TB[here] < 0, 0.0, nats_N.reshape(targets_TB[here].shape))
+        return found, state_SBH
+
+    def generate(self, logits_1BV: Floats, state_SBH: Floats, samplers: Sequence[Any], tokens: int) -> Int64:
+        """So many tokens_TB, each drawn by its lane's sampler and read in turn; logits and state move on in place."""
+        drawn = np.empty((tokens, len(samplers)), np.int64)
+        self._native.generate(logits_1BV, state_SBH, list(samplers), drawn, self.threads)
+        return drawn
+
+    @staticmethod
+    def sampler(vocabulary_size: int, **choice: Any) -> Any:
+        """One lane's way of choosing; the arguments of `reference.Sampler`."""
+        return engine.sampler(vocabulary_size, **choice) or reference.Sampler(vocabulary_size, **choice)
+
+
+def form_of(cell: str) -> Form:
+    """How a cell runs.
+
+    Raises:
+        SettingError: where the runtime does not know it.
+    """
+    if cell not in FORMS:
+        raise SettingError(f"the runtime has no kernel for the cell {cell!r}; it has {', '.join(FORMS)}")
+    return FORMS[cell]
+
+
+def _dense(array: Floats) -> Floats:
+    return np.ascontiguousarray(array, np.float32)

@@ -1,0 +1,251 @@
+"""The twin of the native network, in NumPy: the equations of every cell, one step after the other.
+
+It runs where the package was installed without a compiler, and is what the native one is held against. It is called in
+the same way, with the same arrays. Axes: T time, B batch (lane), D input, H hidden, G gates, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+Marks = NDArray[np.uint8]
+Step = Callable[[Floats, Floats, Floats, Sequence[Floats]], tuple[Floats, ...]]
+"""`(W x, U h, vectors, state) -> state`; its first array is the output."""
+
+EPSILON = np.float32(1e-5)
+
+
+def sigmoid(x: Floats) -> Floats:
+    squashed: Floats = np.tanh(x * np.float32(0.5))
+    return squashed * np.float32(0.5) + np.float32(0.5)
+
+
+def normal(x: Floats) -> Floats:
+    """Rows with mean 0 and variance 1."""
+    centred: Floats = x - x.mean(-1, keepdims=True)
+    variance: Floats = (centred * centred).mean(-1, keepdims=True)
+    scaled: Floats = centred / np.sqrt(variance + EPSILON)
+    return scaled
+
+
+def positive(a: Floats) -> Floats:
+    return np.where(a >= 0, a + np.float32(0.5), sigmoid(a))
+
+
+def _elman(squash: Callable[[Floats], Floats]) -> Step:
+    return lambda x, a, b, _: (squash(x + a + b),)
+
+
+def _gru(x: Floats, a: Floats, v: Floats, state: Sequence[Floats]) -> tuple[Floats, ...]:
+    size = state[0].shape[-1]
+    x = x + v[: 3 * size]
+    r, z = (sigmoid(x[..., at] + a[..., at]) for at in (slice(0, size), slice(size, 2 * size)))
+    n = np.tanh(x[..., 2 * size :] + r * (a[..., 2 * size :] + v[3 * size :]))
+    return (n + z * (state[0] - n),)
+
+
+def _lstm(x: Floats, a: Floats, b: Floats, state: Sequence[Floats]) -> tuple[Floats, ...]:
+    i, f, g, o = np.split(x + a + b, 4, -1)
+    carried = sigmoid(f) * state[1] + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(carried), carried
+
+
+def _layernorm_gru(x: Floats, a: Floats, v: Floats, state: Sequence[Floats]) -> tuple[Floats, ...]:
+    size = state[0].shape[-1]
+    b, c_n, gain_x, gain_h = np.split(v, np.cumsum([3 * size, size, 3 * size]))
+    return _gru(normal(x) * gain_x, normal(a) * gain_h, np.concatenate([b, c_n]), state)
+
+
+def _layernorm_lstm(x: Floats, a: Floats, v: Floats, state: Sequence[Floats]) -> tuple[Floats, ...]:
+    size = state[0].shape[-1]
+    b, gain_x, gain_h, gain_c, shift_c = np.split(v, np.cumsum([4 * size, 4 * size, 4 * size, size]))
+    i, f, g, o = np.split(normal(x) * gain_x + normal(a) * gain_h + b, 4, -1)
+    carried = sigmoid(f) * state[1] + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(gain_c * normal(carried) + shift_c), carried
+
+
+def _mingru(candidate: Callable[[Floats], Floats]) -> Step:
+    def step(x: Floats, _: Floats, b: Floats, state: Sequence[Floats]) -> tuple[Floats, ...]:
+        z, n = np.split(x + b, 2, -1)
+        return (state[0] + sigmoid(z) * (candidate(n) - state[0]),)
+
+    return step
+
+
+def _minlstm(candidate: Callable[[Floats], Floats]) -> Step:
+    def step(x: Floats, _: Floats, b: Floats, state: Sequence[Floats]) -> tuple[Floats, ...]:
+        f, i, n = np.split(x + b, 3, -1)
+        # The share i / (f + i) of two sigmoids, by their logarithms: both may be too small to divide.
+        share = sigmoid(np.logaddexp(0, -f) - np.logaddexp(0, -i))
+        return (state[0] + share * (candidate(n) - state[0]),)
+
+    return step
+
+
+STEPS: dict[str, Step] = {
+    "elman-tanh": _elman(np.tanh),
+    "elman-relu": _elman(lambda x: np.maximum(x, 0)),
+    "gru": _gru,
+    "lstm": _lstm,
+    "layernorm-gru": _layernorm_gru,
+    "layernorm-lstm": _layernorm_lstm,
+    "mingru-linear": _mingru(lambda a: a),
+    "mingru-positive": _mingru(positive),
+    "minlstm-linear": _minlstm(lambda a: a),
+    "minlstm-positive": _minlstm(positive),
+}
+
+
+class _Layer(NamedTuple):
+    step: Step
+    W: Floats
+    U: Floats | None
+    vectors: Floats
+    rows: Floats | None
+    arrays: int
+
+
+def rounded(array: Floats) -> Floats:
+    """To bfloat16: the nearest number of 8 bits of mantissa, ties to even."""
+    bits = array.view(np.uint32).astype(np.uint64)
+    bits = (bits + 0x7FFF + ((bits >> np.uint64(16)) & np.uint64(1))) & np.uint64(0xFFFF0000)
+    return bits.astype(np.uint32).view(np.float32)
+
+
+class Network:
+    """As the native one; what it is called with is checked there."""
+
+    def __init__(self) -> None:
+        self._layers: list[tuple[_Layer, bool]] = []
+        self._embedding: Floats | None = None
+        self._head: tuple[Floats, Floats, bool] | None = None
+
+    def embed(self, rows_VD: Floats) -> None:
+        self._embedding = rows_VD
+
+    def add(
+        self, cell: str, bf16: bool, W: Floats, U: Floats | None, vectors: Floats, rows: Floats | None, threads: int
+    ) -> None:
+        del threads
+        arrays = 2 if STEPS[cell] in (_lstm, _layernorm_lstm) else 1
+        weights = (rounded(array) if bf16 and array is not None else array for array in (W, U))
+        W, U = (array for array in weights)  # type: ignore[assignment]
+        self._layers.append((_Layer(STEPS[cell], W, U, vectors, rows, arrays), bf16))
+
+    def head(self, bf16: bool, W: Floats, b: Floats, threads: int) -> None:
+        del threads
+        self._head = (rounded(W) if bf16 else W, b, bf16)
+
+    def feed_ids(
+        self, ids: Int64, fresh: Marks | None, before: Floats, after: Floats, out: Floats, threads: int
+    ) -> None:
+        first = self._layers[0][0]
+        table = self._embedding if first.rows is None else first.rows
+        assert table is not None
+        if ids.min() < 0 or ids.max() >= len(table):
+            raise IndexError(f"an id is not in a vocabulary of {len(table)}")
+        self.feed_vectors(table[ids], fresh, before, after, out, threads)
+
+    def feed_vectors(
+        self, x: Floats, fresh: Marks | None, before: Floats, after: Floats, out: Floats, threads: int
+    ) -> None:
+        del threads
+        y_TBH, at = x, 0
+        for layer, bf16 in self._layers:
+            given = rounded if bf16 else lambda array: array
+            state = tuple(before[at : at + layer.arrays])
+            sums_TBG = given(np.ascontiguousarray(y_TBH)) @ layer.W.T
+            outputs = []
+            for t, x_BG in enumerate(sums_TBG):
+                if fresh is not None:
+                    state = tuple(np.where(fresh[t, :, None], np.float32(0), array) for array in state)
+                a_BG = given(np.ascontiguousarray(state[0])) @ layer.U.T if layer.U is not None else x_BG
+                state = layer.step(x_BG, a_BG, layer.vectors, state)
+                outputs.append(state[0])
+            y_TBH = np.stack(outputs)
+            after[at : at + layer.arrays] = state
+            at += layer.arrays
+        last = y_TBH[len(y_TBH) - len(out) :]
+        if self._head:
+            W, b, bf16 = self._head
+            last = (rounded(np.ascontiguousarray(last)) if bf16 else last) @ W.T + b
+        out[:] = last
+
+    def nats(self, logits_NV: Floats, targets_N: Int64, nats_N: NDArray[np.float64]) -> None:
+        logits = logits_NV - logits_NV.max(1, keepdims=True)
+        nats_N[:] = np.log(np.exp(logits, dtype=np.float64).sum(1)) - logits[np.arange(len(logits)), targets_N]
+
+    def generate(self, logits: Floats, state: Floats, samplers: Sequence[Sampler], tokens: Int64, threads: int) -> None:
+        for ids_B in tokens:
+            ids_B[:] = [sampler.choose(logits_V) for sampler, logits_V in zip(samplers, logits[0], strict=True)]
+            self.feed_ids(ids_B[None], None, state, state, logits, threads)
+
+
+def random_bits(seed: int, n: int) -> int:
+    """The n-th number of SplitMix64 (Steele, Lea & Flood 2014) from a seed."""
+    most = (1 << 64) - 1
+    z = (seed + (n + 1) * 0x9E3779B97F4A7C15) & most
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & most
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & most
+    return z ^ (z >> 31)
+
+
+class Sampler:
+    """As the native one."""
+
+    def __init__(
+        self,
+        vocabulary: int,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        min_p: float,
+        repetition_penalty: float,
+        seed: int,
+        allowed: NDArray[np.uint8] | None,
+    ):
+        self._temperature, self._top_k, self._top_p, self._min_p = temperature, top_k, top_p, min_p
+        self._penalty, self._seed, self._drawn = repetition_penalty, random_bits(seed, 0), 0
+        self._seen = np.zeros(vocabulary, bool)
+        self._forbidden = None if allowed is None else allowed == 0
+
+    def see(self, tokens: Int64) -> None:
+        self._seen[tokens] = True
+
+    def choose(self, logits_V: Floats) -> int:
+        factor = np.where(logits_V > 0, np.float32(1 / self._penalty), np.float32(self._penalty))
+        logits_V[:] = np.where(self._seen, logits_V * factor, logits_V)
+        if self._forbidden is not None:
+            logits_V[self._forbidden] = -np.inf
+        best = int(logits_V.argmax())
+        if not logits_V[best] > -np.inf:
+            raise ValueError("no token that is allowed can follow")
+        token = best if self._temperature == 0 else self._draw(logits_V)
+        self._seen[token] = True
+        return token
+
+    def _draw(self, logits_V: Floats) -> int:
+        most = float(logits_V.max())
+        least = np.float32(most + max(np.log(max(self._min_p, 1e-300)), -64.0) * self._temperature)
+        candidates = np.flatnonzero(logits_V >= least)
+        ordered = candidates[np.argsort(-logits_V[candidates], kind="stable")]
+        if self._top_k:
+            candidates = ordered = ordered[: self._top_k]
+        if self._top_p < 1:
+            candidates = ordered
+        weights = np.exp((logits_V[candidates].astype(np.float64) - most) / self._temperature)
+        if self._top_p < 1:
+            sums = weights.cumsum()
+            count = 1 + int(np.searchsorted(sums, self._top_p * sums[-1]))
+            candidates, weights = candidates[:count], weights[:count]
+        bits = random_bits(self._seed, self._drawn) >> 11
+        self._drawn += 1
+        sums = weights.cumsum()
+        place = np.searchsorted(sums, bits * 2.0**-53 * sums[-1], side="right")
+        return int(candidates[min(int(place), len(candidates) - 1)])
