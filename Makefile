@@ -30,6 +30,8 @@ bench: $(READY)  ## figures for docs/benchmarks, on a machine that does nothing 
 	$(BIN)/python benchmarks/output.py
 	$(BIN)/python benchmarks/layer.py --peers
 	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/stream.py
+	$(BIN)/python benchmarks/compress.py
 
 format: $(READY)  ## put the code into its form
 	$(BIN)/ruff format .

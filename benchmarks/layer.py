@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -31,14 +30,14 @@ from torch import Tensor, nn
 
 import layer_page
 from layer_page import LIMIT, OURS, PLAIN, PRODUCTS, PYTORCH, Point
-from pipe import Child
+from peer import Peer
 from pytorch_weights import MODULES, module_like, named
 from throughtime import cells, engine
 from throughtime.cells.base import Cell
 from throughtime.cells.masks import Masks, draw_mask
 from throughtime.cells.state import State, map_state
 from throughtime.machine import usable_threads
-from timing import PAGES, PAUSE, ROOT, Run, command, machine, quartiles, repeat, take_turns
+from timing import PAGES, PAUSE, Run, command, machine, quartiles, repeat, take_turns
 
 CELLS = ("elman", "gru", "lstm", "layernorm-gru", "layernorm-lstm", "mingru", "minlstm")
 BATCHES = (1, 16, 32, 64)
@@ -66,30 +65,9 @@ class Contender(NamedTuple):
     """Of the output, the gradient of the input, and those of the matrices, where these should be as ours are."""
 
 
-class Peer:
-    """A peer's child process."""
-
-    def __init__(self, name: str):
-        self.name, (kind, self.cells) = name, PEERS[name]
-        pins, folder = ROOT / "benchmarks" / "peers" / f"{kind}.txt", ROOT / "build" / "peers" / kind
-        python, ready = folder / "bin" / "python", folder / "ready"
-        if not ready.exists() or ready.read_text() != pins.read_text():
-            print(f"installing {', '.join(pins.read_text().split())} into {folder.relative_to(ROOT)}", flush=True)
-            subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-            subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", pins], check=True)
-            ready.write_text(pins.read_text())
-        self.child = Child([str(python), "-m", f"peers.with_{kind}"])
-        self.versions: dict[str, str] = self.child.ask(do="versions")["versions"]
-
-    def contender(self, cell: str, arrays: Path, precision: str, backward: bool, flops: int) -> Contender:
-        given = {"cell": cell, "arrays": str(arrays), "precision": precision, "backward": backward}
-        norms = self.child.ask(do="prepare", **given)["norms"]
-
-        def run(passes: int) -> float:
-            seconds: float = self.child.ask(do="run", precision=precision, passes=passes)["seconds"]
-            return seconds
-
-        return Contender(run, flops, norms)
+def _asked(peer: Peer, cell: str, arrays: Path, precision: str, backward: bool, flops: int) -> Contender:
+    norms = peer.prepare(precision, cell=cell, arrays=str(arrays), precision=precision, backward=backward)
+    return Contender(peer.run(precision), flops, norms)
 
 
 def main() -> None:
@@ -98,7 +76,7 @@ def main() -> None:
     torch.manual_seed(0)
     if engine.level() is None:
         sys.exit("there are no native kernels here to measure; see `throughtime doctor`")
-    peers = [Peer(name) for name in PEERS] if options.peers else []
+    peers = [Peer(name, kind) for name, (kind, _) in PEERS.items()] if options.peers else []
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "layer.json"
     kept = json.loads(file.read_text("utf-8"))["points"] if options.resume and file.exists() else []
@@ -143,7 +121,7 @@ def _measured(point: Point, options: argparse.Namespace, peers: Sequence[Peer]) 
     runs = {name: contender.run for name, contender in contenders.items()}
     seconds = take_turns(runs, options.rounds, options.seconds, options.pause)
     for peer in peers:
-        peer.child.ask(do="forget")
+        peer.forget()
     return _entry(point, contenders, seconds)
 
 
@@ -202,8 +180,8 @@ def _contenders(
         theirs = _pass(_first(module.to(TYPES[precision])), module, x, dy, backward)
         yield f"{PYTORCH} {precision}", Contender(repeat(theirs), flops, _norms(theirs()))
         for peer in peers:
-            if point.cell in peer.cells:
-                yield f"{peer.name} {precision}", peer.contender(point.cell, arrays, precision, backward, flops)
+            if point.cell in PEERS[peer.name][1]:
+                yield f"{peer.name} {precision}", _asked(peer, point.cell, arrays, precision, backward, flops)
         if point.cell.startswith("layernorm-"):
             plain = cells.create(point.cell.removeprefix("layernorm-"), point.size, point.size, precision=precision)
             yield f"{PLAIN} {precision}", Contender(repeat(_cell_pass(plain, x_TBD, dy_TBH, backward)), flops)

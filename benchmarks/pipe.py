@@ -76,15 +76,15 @@ class Parent:
 
 def serve_passes(
     versions: dict[str, str],
-    prepare: Callable[[str, str, str, bool], Callable[[], Sequence[Any]]],
+    prepare: Callable[..., Callable[[], Sequence[Any]]],
     forget: Callable[[], None],
 ) -> None:
-    """Be a peer in the benchmark of layers.
+    """Be a peer in a benchmark.
 
     Args:
         versions: of the libraries.
-        prepare: `(cell, file of arrays, precision, backward) -> pass`; a pass ends when its results are there, and
-            returns the output and, backward, the gradients of the input and of the matrices.
+        prepare: takes what it is asked for by name and gives a pass; a pass ends when its results are there, and
+            returns what is to be compared with the results of others.
         forget: called when no pass prepared so far is needed any more.
     """
     import numpy as np
@@ -92,11 +92,10 @@ def serve_passes(
     parent, passes = Parent(), {}
     while message := parent.next():
         if message["do"] == "prepare":
-            work = prepare(message["cell"], message["arrays"], message["precision"], message["backward"])
-            passes[message["precision"]] = work
+            work = passes[message["name"]] = prepare(**message["given"])
             parent.answer(norms=[float(np.linalg.norm(np.asarray(array, np.float32))) for array in work()])
         elif message["do"] == "run":
-            work = passes[message["precision"]]
+            work = passes[message["name"]]
             began = time.perf_counter()
             for _ in range(message["passes"]):
                 work()

@@ -103,10 +103,10 @@ CELLS: dict[str, tuple[Callable[..., Any], Callable[..., State], int]] = {
 """Before the scan, a step, and how many arrays a state has."""
 
 
-def prepare(cell: str, file: str, precision: str, backward: bool) -> Callable[[], list[Array]]:
+def prepare(cell: str, arrays: str, precision: str, backward: bool) -> Callable[[], list[Array]]:
     kind = {"float32": jnp.float32, "bf16": jnp.bfloat16}[precision]
     before, step, states = CELLS[cell]
-    with np.load(file) as given:
+    with np.load(arrays) as given:
         p = {name: jnp.asarray(given[name].T if name in ("W", "U") else given[name], kind) for name in given}
     x_TBD, dy_TBH = p.pop("x"), p.pop("dy")
 

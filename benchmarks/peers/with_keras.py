@@ -21,9 +21,9 @@ from pipe import serve_passes
 LAYERS = {"elman": "SimpleRNN", "gru": "GRU", "lstm": "LSTM"}
 
 
-def prepare(cell: str, file: str, precision: str, backward: bool) -> Callable[[], list[Any]]:
-    with np.load(file) as arrays:
-        given = dict(arrays)
+def prepare(cell: str, arrays: str, precision: str, backward: bool) -> Callable[[], list[Any]]:
+    with np.load(arrays) as file:
+        given = dict(file)
     units = given["dy"].shape[-1]
     policy, kind = {"float32": ("float32", tf.float32), "bf16": ("mixed_bfloat16", tf.bfloat16)}[precision]
     # Keras has the batch before the time.

@@ -1,6 +1,7 @@
 """throughtime: recurrent networks for sequences, run at the speed of the machine, with nothing hidden.
 
-Importing the package is light: PyTorch is loaded when `train`, `load` or `cells` is first touched.
+Importing the package is light: PyTorch is loaded when `train`, `load` or `cells` is first
+touched; `runtime` never needs it.
 """
 
 from importlib import import_module
@@ -9,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from throughtime.version import VERSION
 
 if TYPE_CHECKING:
-    from throughtime import cells
+    from throughtime import cells, runtime
     from throughtime.recipe import Recipe
     from throughtime.training.loop import train
     from throughtime.training.run import load
 
 __version__ = VERSION
-__all__ = ["Recipe", "__version__", "cells", "load", "train"]
+__all__ = ["Recipe", "__version__", "cells", "load", "runtime", "train"]
 
 _HOME = {
     "Recipe": "throughtime.recipe",
@@ -25,8 +26,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "cells":
-        return import_module("throughtime.cells")
+    if name in ("cells", "runtime"):
+        return import_module(f"throughtime.{name}")
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'throughtime' has no attribute {name!r}")

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save
 
 from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Model, Recipe, build, read
@@ -22,6 +23,9 @@ from throughtime.recipe import Model, Recipe, build, read
 FORMAT = 1
 WEIGHTS, DESCRIPTION, TOKENIZER = "model.safetensors", "model.json", "tokenizer.json"
 RECIPE = "recipe.toml"
+SCALE = ".scale"
+
+Floats = NDArray[np.float32]
 
 
 class Place(NamedTuple):
@@ -103,8 +107,32 @@ def read_description(folder: Path, tokens: int) -> Description:
     return found
 
 
-def read_weights(folder: Path, wanted: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, NDArray[np.float32]], str]:
-    """The arrays of a model by their names, float32, and the SHA-256 of the file.
+class Weights(NamedTuple):
+    """What model.safetensors holds."""
+
+    arrays: dict[str, Floats]
+    """By their names, made float32."""
+    digest: str
+    """SHA-256 of the file."""
+    held: str
+    """How matrices are held in it: `float32` or `int8`."""
+
+
+def write_weights(folder: Path, arrays: Mapping[str, Floats], held: str = "float32") -> None:
+    """Write model.safetensors: matrices as `held` says, vectors as float32.
+
+    An int8 matrix has the array NAME.scale beside it: what 1 counts in each row.
+    """
+    entries: dict[str, NDArray[Any]] = {}
+    for name, array in arrays.items():
+        entries[name] = np.ascontiguousarray(array, np.float32)
+        if held == "int8" and array.ndim == 2:
+            entries[name], entries[name + SCALE] = whole_numbers(entries[name])
+    (folder / WEIGHTS).write_bytes(save(entries))
+
+
+def read_weights(folder: Path, wanted: Mapping[str, tuple[int, ...]]) -> Weights:
+    """The arrays of a model.
 
     Args:
         folder: the model folder.
@@ -122,19 +150,38 @@ def read_weights(folder: Path, wanted: Mapping[str, tuple[int, ...]]) -> tuple[d
         raise ThroughtimeError(f"cannot read {path}: {error.strerror}") from None
     except SafetensorError as error:
         raise ThroughtimeError(f"cannot read {path}: {_line(error)}") from None
-    for name in sorted(wanted.keys() ^ entries.keys()):
-        raise ThroughtimeError(f"{path} {'lacks' if name in wanted else 'has an unknown'} array {name}")
-    arrays = {}
-    for name, shape in wanted.items():
+    scales = {
+        name + SCALE: shape[:1]
+        for name, shape in wanted.items()
+        if len(shape) == 2 and name in entries and entries[name]["dtype"] == "I8"
+    }
+    for name in sorted((wanted.keys() | scales.keys()) ^ entries.keys()):
+        known = name in wanted or name in scales
+        raise ThroughtimeError(f"{path} {'lacks' if known else 'has an unknown'} array {name}")
+    arrays: dict[str, Floats] = {}
+    for name, shape in {**scales, **wanted}.items():
         entry = entries[name]
-        if (entry["dtype"], entry["shape"]) != ("F32", list(shape)):
+        kind = "I8" if name + SCALE in scales else "F32"
+        if (entry["dtype"], entry["shape"]) != (kind, list(shape)):
             raise ThroughtimeError(
-                f"{name} in {path} should be F32 of shape {list(shape)}, got {entry['dtype']} of shape {entry['shape']}"
+                f"{name} in {path} should be {kind} of shape {list(shape)}, got {entry['dtype']} of shape "
+                f"{entry['shape']}"
             )
-        arrays[name] = np.frombuffer(entry["data"], "<f4").reshape(shape)
+        if kind == "I8":
+            arrays[name] = np.frombuffer(entry["data"], np.int8).reshape(shape) * arrays[name + SCALE][:, None]
+        else:
+            arrays[name] = np.frombuffer(entry["data"], "<f4").reshape(shape)
         if not np.isfinite(arrays[name]).all():
             raise ThroughtimeError(f"{name} in {path} holds values that are not finite")
-    return arrays, hashlib.sha256(content).hexdigest()
+    return Weights(
+        {name: arrays[name] for name in wanted}, hashlib.sha256(content).hexdigest(), "int8" if scales else "float32"
+    )
+
+
+def whole_numbers(matrix: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """A matrix as int8, and what 1 counts in each row: the largest number of a row is 127."""
+    scale: Floats = np.abs(matrix).max(1) / np.float32(127)
+    return np.rint(matrix / np.where(scale > 0, scale, np.float32(1))[:, None]).astype(np.int8), scale
 
 
 def _line(error: Exception) -> str:

@@ -60,6 +60,31 @@ def test_trainings(tmp_path):
     assert all(f"\n| {name} | " in page for name in found["turns"])
 
 
+@needs_engine
+def test_a_model_in_use(tmp_path):
+    run("stream.py", "--quick", "--no-peers", "--out", tmp_path)
+    found = json.loads((tmp_path / "stream.json").read_text())
+    assert [step["cell"] for step in found["steps"]] == ["gru", "lstm"]
+    for seconds in (found["text"], found["streams"], *(step["seconds"] for step in found["steps"])):
+        assert {"PyTorch", "throughtime float32"} <= {name.split(",")[0] for name in seconds}
+        assert all(min(each) > 0 for each in seconds.values())
+    assert all(start["megabytes"] > 10 for start in found["start"])
+    page = (tmp_path / "stream.md").read_text()
+    assert "\n| gru bf16 beside PyTorch | " in page
+    assert "\n| throughtime float32, 64 | " in page
+
+
+@needs_engine
+def test_compression(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("In the beginning was the word, and the word was long.\n" * 150)
+    run("compress.py", text, "--hidden", 8, "--minutes", 0.02, "--out", tmp_path)
+    figures = json.loads((tmp_path / "compress.json").read_text())["texts"]["text"]
+    assert figures["bytes"] == len(text.read_bytes()) - int(len(text.read_bytes()) * 0.9)
+    assert all(facts["compressed"] < figures["bytes"] for facts in figures["by"].values())
+    assert "\n| throughtime float32 | " in (tmp_path / "compress.md").read_text()
+
+
 def test_a_child_that_ends_says_why(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     from pipe import Child

@@ -199,6 +199,50 @@ def test_score_adds_up_to_what_evaluate_says(call, run, text):
     assert f"{scored['total_bits']:.3f} bits" in err
 
 
+@pytest.fixture(scope="module")
+def run_of_bytes(text):
+    folder = text.parent / "bytes"
+    with pytest.raises(SystemExit) as left:
+        main(["train", str(text), "--tokens", "byte", "--out", str(folder), *SMALL])
+    assert left.value.code == 0
+    return folder
+
+
+def test_compress_and_back(call, run_of_bytes, run, text, tmp_path):
+    content = text.read_bytes() + bytes(range(256))
+    file = tmp_path / "my.txt"
+    file.write_bytes(content)
+    code, out, err = call("compress", file, "-m", run_of_bytes)
+    assert (code, err) == (0, "")
+    packed = tmp_path / "my.txt.tt"
+    assert f"{packed}: {len(content):,} to {packed.stat().st_size:,} bytes" in out
+    code, _, err = call("decompress", packed, "-m", run_of_bytes)
+    assert (code, err) == (1, f"throughtime: {file} is there already; name another with --out, or give --force\n")
+    assert call("decompress", packed, "-m", run_of_bytes, "-o", tmp_path / "back")[0] == 0
+    assert (tmp_path / "back").read_bytes() == content
+    damaged = bytearray(packed.read_bytes())
+    damaged[-90] ^= 1
+    packed.write_bytes(damaged)
+    code, _, err = call("decompress", packed, "-m", run_of_bytes, "-o", tmp_path / "again")
+    assert code == 1
+    assert "the compressed file is damaged in block" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "my.txt", "my.txt.tt"]
+    assert "a model of char tokens cannot make up every file" in call("compress", file, "-m", run, "--force")[2]
+    assert "name the file to write with --out" in call("decompress", file, "-m", run)[2]
+
+
+def test_quantize_writes_a_smaller_folder(call, run, text, tmp_path):
+    code, out, err = call("quantize", run, text, "--out", tmp_path / "small")
+    assert (code, err) == (0, "")
+    before, after = (line.split() for line in out.splitlines()[:2])
+    assert (before[0], after[0]) == ("float32", "int8")
+    assert int(after[1].replace(",", "")) < int(before[1].replace(",", ""))
+    assert float(after[4]) == pytest.approx(float(before[4]), rel=0.05)
+    assert call("generate", tmp_path / "small", "--tokens", 5)[0] == 0
+    assert throughtime.load(tmp_path / "small").recipe == throughtime.load(run).recipe
+    assert "is there already" in call("quantize", run, text, "--out", tmp_path / "small")[2]
+
+
 def test_a_text_from_standard_input(call, run, text, monkeypatch):
     with text.open("rb") as stream:
         monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": stream}))

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPILER = shutil.which(shlex.split(os.environ.get("CXX") or "c++")[0])
 TOOLS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 CMAKE = shutil.which("cmake", path=TOOLS)
-OBJECTS = sorted((ROOT / "build" / "CMakeFiles").glob("level_avx*.dir/**/level.cpp.o"))
+OBJECTS = sorted((ROOT / "build" / "CMakeFiles").glob("level_avx*.dir/**/*.cpp.o"))
 AVX512 = {"fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"}
 NEEDS: dict[str, set[str]] = {
     "portable": set(),

@@ -10,8 +10,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
-from throughtime import cells, engine, runtime
+from throughtime import cells, engine, folder, runtime
 from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.models.language import LanguageModel
 from throughtime.recipe import Model, Text
@@ -43,7 +44,7 @@ def place(tmp_path_factory):
 @pytest.fixture(params=["native", "reference"])
 def model(request, place, monkeypatch):
     if request.param == "reference":
-        monkeypatch.setattr(networks.engine, "network", lambda: None)
+        monkeypatch.setattr(networks.engine, "network", lambda _: None)
         monkeypatch.setattr(networks.engine, "sampler", lambda *_, **__: None)
     elif engine.level() is None:
         pytest.skip("there are no kernels here")
@@ -248,3 +249,35 @@ def test_a_model_that_is_too_large_to_be_true(place, tmp_path):
     (tmp_path / "model.json").write_text(json.dumps(description))
     with pytest.raises(ThroughtimeError, match="layers"):
         runtime.load(tmp_path)
+
+
+def test_a_folder_of_int8(place, tmp_path):
+    trained = runtime.load(place)
+    wanted = runtime.model.shapes(trained.settings, trained.vocabulary_size)
+    found = folder.read_weights(place, wanted)
+    for name in ("model.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes((place / name).read_bytes())
+    folder.write_weights(tmp_path, found.arrays, "int8")
+    assert (tmp_path / "model.safetensors").stat().st_size < 0.45 * (place / "model.safetensors").stat().st_size
+    small = runtime.load(tmp_path)
+    assert small.network.weights == "int8"
+    assert small.digest != trained.digest
+    again = folder.read_weights(tmp_path, wanted)
+    for name, array in again.arrays.items():
+        np.testing.assert_allclose(array, found.arrays[name], atol=np.abs(found.arrays[name]).max() / 250)
+    text = TEXT * 4
+    assert small.score(text).total_bits == pytest.approx(trained.score(text).total_bits, rel=0.01)
+    whole = load_file(tmp_path / "model.safetensors")
+    save_file({name: array for name, array in whole.items() if name != "W_o.scale"}, tmp_path / "model.safetensors")
+    with pytest.raises(ThroughtimeError, match=r"lacks array W_o\.scale"):
+        runtime.load(tmp_path)
+    save_file(whole | {"W_o.scale": whole["W_o.scale"][:-1]}, tmp_path / "model.safetensors")
+    with pytest.raises(ThroughtimeError, match=r"W_o\.scale .* should be F32 of shape"):
+        runtime.load(tmp_path)
+
+
+@pytest.mark.parametrize("weights", ["bf16", "int8"])
+def test_smaller_weights_change_little(place, weights):
+    small, whole = runtime.load(place, weights), runtime.load(place)
+    text = TEXT * 4
+    assert small.score(text).total_bits == pytest.approx(whole.score(text).total_bits, rel=0.02)

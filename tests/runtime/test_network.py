@@ -46,7 +46,7 @@ def inputs(T, B, D, seed=2):
 def either_twin(request, monkeypatch):
     """Both forms of a network."""
     if request.param == "reference":
-        monkeypatch.setattr(networks.engine, "network", lambda: None)
+        monkeypatch.setattr(networks.engine, "network", lambda _: None)
         monkeypatch.setattr(networks.engine, "sampler", lambda *_, **__: None)
     elif engine.level() is None:
         pytest.skip("there are no kernels here")
@@ -121,19 +121,30 @@ def test_looking_tokens_up_is_multiplying_them(name, options, weights, monkeypat
 
 
 @needs_kernels
+@pytest.mark.parametrize("weights", ["bf16", "int8"])
 @pytest.mark.parametrize(("name", "options"), CASES, ids=ids)
-def test_bf16_rounds_weights_and_what_they_meet(name, options, monkeypatch):
-    layers = [made(name, 20, 40, options)[1], made(name, 40, 40, options, 3)[1]]
+def test_what_weights_are_rounded_to(name, options, weights, monkeypatch):
+    layers = [made(name, 21, 40, options)[1], made(name, 40, 40, options, 3)[1]]
     head = (np.random.default_rng(1).normal(size=(9, 40)).astype(np.float32) / 6, np.zeros(9, np.float32))
-    native, x = Network(layers, None, head, "bf16"), inputs(5, 2, 20)
+    native, x = Network(layers, None, head, weights), inputs(5, 2, 21)
     y, after = native.feed(x, native.initial_state(2))
-    monkeypatch.setattr(networks.engine, "network", lambda: None)
-    twin = Network(layers, None, head, "bf16")
+    monkeypatch.setattr(networks.engine, "network", lambda _: None)
+    twin = Network(layers, None, head, weights)
     wanted, wanted_after = twin.feed(x, twin.initial_state(2))
-    # A value near the middle of two bf16 numbers is rounded to either.
+    # A value near the middle of two bf16 numbers is rounded to either; int8 meets 16 bits, the twin's all of them.
     np.testing.assert_allclose(y, wanted, atol=0.02)
     np.testing.assert_allclose(after, wanted_after, atol=0.02)
     assert np.abs(y - wanted).mean() < 1e-3
+
+
+@needs_kernels
+def test_inputs_of_any_size_meet_int8():
+    _, layer = made("mingru", 32, 32, {})
+    network, x = Network([layer], weights="int8"), inputs(1, 3, 32) * np.float32([[[1e-6], [1], [1e6]]])
+    exact = Network([layer])
+    found, wanted = (one.feed(x, one.initial_state(3))[0] for one in (network, exact))
+    scale = np.abs(wanted).max(2, keepdims=True)
+    np.testing.assert_allclose(found / scale, wanted / scale, atol=0.03)
 
 
 @pytest.mark.usefixtures("either_twin")
@@ -179,7 +190,7 @@ def test_a_state_in_another_order_of_memory_is_read_rightly():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weights": "int3"}, "weights must be float32 or bf16, got 'int3'"),
+        ({"weights": "int3"}, "weights must be float32, bf16 or int8, got 'int3'"),
         ({"threads": -1}, "threads must not be negative, got -1"),
         ({"layers": [Layer("my-cell", {})]}, "the runtime has no kernel for the cell 'my-cell'; it has elman, gru"),
     ],

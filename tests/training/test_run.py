@@ -104,6 +104,7 @@ def test_what_is_damaged_is_named_in_a_line(run, damage, message, load):
 
 
 def test_a_save_that_fails_leaves_the_old_model(run, monkeypatch):
+    from throughtime import folder
     from throughtime.training import run as module
 
     before = (run / "best/model.safetensors").read_bytes()
@@ -111,7 +112,7 @@ def test_a_save_that_fails_leaves_the_old_model(run, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "save_file", fail)
+    monkeypatch.setattr(folder, "write_weights", fail)
     with pytest.raises(OSError, match="No space left"):
         module.save_model(run / "best", throughtime.load(run).model, {})
     assert (run / "best/model.safetensors").read_bytes() == before

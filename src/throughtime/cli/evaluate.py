@@ -16,7 +16,7 @@ from throughtime.cli.run_argument import open_run, open_text, run_argument, text
 @click.option("--lanes", metavar="N", type=click.IntRange(min=1), help="Parts read at once; default: by length.")
 @weights_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def command(run: Path, text: str | None, lanes: int | None, weights: str, as_json: bool) -> None:
+def command(run: Path, text: str | None, lanes: int | None, weights: str | None, as_json: bool) -> None:
     """Measure the model in RUN (a run or model folder) on TEXT, or on what the run held out.
 
     Every token but the first is predicted once, with the state carried through the whole text. The figures do not

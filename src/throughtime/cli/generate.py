@@ -25,7 +25,7 @@ from throughtime.cli.run_argument import open_run, run_argument, weights_option
 @click.option("--characters", metavar="SET", help="Write with these characters only.")
 @click.option("--seed", metavar="S", type=int, help="Same seed, same text.")
 @weights_option
-def command(run: Path, prompt: str, tokens: int, weights: str, **choice: Any) -> None:
+def command(run: Path, prompt: str, tokens: int, weights: str | None, **choice: Any) -> None:
     """Write text with the model in RUN (a run or model folder), as it comes."""
     pieces = open_run(run, weights).model.generate(prompt, tokens, **choice)
     click.echo(prompt, nl=False)

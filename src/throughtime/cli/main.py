@@ -17,7 +17,7 @@ import click
 from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.version import VERSION
 
-COMMANDS = ("train", "evaluate", "generate", "score", "cells", "doctor")
+COMMANDS = ("train", "evaluate", "generate", "score", "compress", "decompress", "quantize", "embed", "cells", "doctor")
 
 TRACEBACK = click.Option(
     ["--traceback"], is_flag=True, expose_value=False, help="Show where in the code an error arose."
@@ -81,6 +81,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
             return "throughtime: interrupted", 130
         case ModuleNotFoundError(name="torch" | "matplotlib"):
             return f"throughtime: this needs {error.name}: pip install 'throughtime[train]'", 1
+        case ModuleNotFoundError(name="constriction"):
+            return f"throughtime: this needs {error.name}: pip install 'throughtime[compress]'", 1
         case OSError():
             place = f" {error.filename}" if error.filename else ""
             return f"throughtime: the system refused{place}: {error.strerror or error}", 1

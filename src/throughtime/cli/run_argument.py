@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import click
 
@@ -17,10 +18,8 @@ Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 run_argument: Decorator = click.argument("run", type=click.Path(path_type=Path))
 weights_option: Decorator = click.option(
     "--weights",
-    type=click.Choice(["float32", "bf16"]),
-    default="float32",
-    show_default=True,
-    help="How the weights are held while the model runs.",
+    type=click.Choice(["float32", "bf16", "int8"]),
+    help="How the weights are held while the model runs; default: as they are in the folder.",
 )
 text_argument: Decorator = click.argument("text", required=False)
 
@@ -35,7 +34,7 @@ class Opened(NamedTuple):
     """Where the model lies."""
 
 
-def open_run(run: Path, weights: str = "float32") -> Opened:
+def open_run(run: Path, weights: str | None = None) -> Opened:
     """The model that a command works with."""
     from throughtime import folder, runtime
 
@@ -59,3 +58,23 @@ def open_text(opened: Opened, text: str | None) -> tuple[str, IdsFile]:
     if len(ids) < 2:
         raise ThroughtimeError(f"{text} has {len(ids)} token; with fewer than 2 there is nothing to predict")
     return text, ids
+
+
+@contextmanager
+def new_file(path: Path, force: bool) -> Iterator[BinaryIO]:
+    """A file to write, which appears under its name when all is written, or not at all.
+
+    Raises:
+        ThroughtimeError: where there is one of that name already, unless `force`.
+    """
+    from throughtime.errors import ThroughtimeError
+
+    if path.exists() and not force:
+        raise ThroughtimeError(f"{path} is there already; name another with --out, or give --force")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ BLOCK = 1 << 16
 @text_argument
 @weights_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def command(run: Path, text: str | None, weights: str, as_json: bool) -> None:
+def command(run: Path, text: str | None, weights: str | None, as_json: bool) -> None:
     """Show the surprise of every token of TEXT (or of what the run held out) to the model in RUN, in bits.
 
     The first token has none: nothing precedes it.

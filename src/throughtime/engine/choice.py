@@ -70,10 +70,13 @@ def memory(size: int) -> NDArray[np.uint8]:
     return _native.memory(size)
 
 
-def network() -> Network | None:
-    """An empty network of the level in use; None where there are no kernels."""
+def network(table_bytes: int) -> Network | None:
+    """An empty network of the level in use; None where there are no kernels.
+
+    What its first layer makes of every token is made once where it takes no more than `table_bytes`.
+    """
     chosen = level()
-    return _native.Network(chosen) if chosen else None
+    return _native.Network(chosen, table_bytes) if chosen else None
 
 
 def sampler(vocabulary_size: int, **choice: Any) -> Sampler | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import math
-import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from throughtime import folder as folders
 from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.recipe import Model as Settings
+from throughtime.runtime.lanes import Choice, Lanes
 from throughtime.runtime.network import Layer, Network, form_of
 from throughtime.runtime.state import State
 from throughtime.text import tokenizer as tokenizers
@@ -48,12 +48,12 @@ class Score(NamedTuple):
         return 2 ** float(self.bits.mean()) if len(self.bits) else math.nan
 
 
-def load(run: str | Path, weights: str = "float32", threads: int = 0) -> Model:
+def load(run: str | Path, weights: str | None = None, threads: int = 0) -> Model:
     """The best model of a run folder, or the model of a model folder.
 
     Args:
         run: the folder.
-        weights: `float32`, or `bf16` for half the memory.
+        weights: `float32`, `bf16` or `int8`, of four, two and one byte each; None: as they are in the folder.
         threads: at most; 0: as many as the process may use.
 
     Raises:
@@ -62,8 +62,8 @@ def load(run: str | Path, weights: str = "float32", threads: int = 0) -> Model:
     place = folders.find(run)
     tokenizer = tokenizers.load(place.home / folders.TOKENIZER)
     settings = folders.read_description(place.folder, tokenizer.vocabulary_size).settings
-    arrays, digest = folders.read_weights(place.folder, shapes(settings, tokenizer.vocabulary_size))
-    return Model(settings, arrays, tokenizer, digest, weights, threads)
+    found = folders.read_weights(place.folder, shapes(settings, tokenizer.vocabulary_size))
+    return Model(settings, found.arrays, tokenizer, found.digest, weights or found.held, threads)
 
 
 def shapes(settings: Settings, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
@@ -237,10 +237,10 @@ class Model:
             raise SettingError(f"max_tokens must not be negative, got {max_tokens}")
         if any(not text for text in stop):
             raise SettingError("a stop string must not be empty")
-        ids = self.tokenizer.opening(prompt)
-        allowed = self._allowed(characters, words)
-        sampler = self._sampler(temperature, top_k, top_p, min_p, repetition_penalty, seed, allowed)
-        return self._write(np.array(ids, np.int64), max_tokens, sampler, [text.encode() for text in stop])
+        ids = np.array(self.tokenizer.opening(prompt), np.int64)
+        choice = Choice(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+        sampler = choice.sampler(self.network, self.vocabulary_size, self.allowed(characters, words))
+        return self._write(ids, max_tokens, sampler, [text.encode() for text in stop])
 
     def _write(self, ids: NDArray[np.int64], tokens: int, sampler: Any, stops: Sequence[bytes]) -> Iterator[str]:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -260,53 +260,23 @@ class Model:
     def _draw(self, ids: NDArray[np.int64], tokens: int, sampler: Any) -> Iterator[NDArray[np.int64]]:
         sampler.see(ids)
         logits_V, state = self.read(ids)
-        logits_1BV, array_SBH = logits_V[None, None].copy(), state.array_SBH.copy()
+        lanes = Lanes(self.network)
+        lanes.join(logits_V, state.array_SBH, sampler)
         chunk = 1
         while tokens:
             chunk = min(chunk, tokens)
             began = time.perf_counter()
-            try:
-                drawn_TB = self.network.generate(logits_1BV, array_SBH, [sampler], chunk)
-            except ValueError as error:
-                raise ThroughtimeError(str(error)) from None
-            yield drawn_TB[:, 0]
+            yield lanes.draw(chunk)[:, 0]
             tokens -= chunk
             if time.perf_counter() - began < PATIENCE:
                 chunk = min(2 * chunk, LONGEST_CHUNK)
 
-    def _sampler(
-        self,
-        temperature: float,
-        top_k: int | None,
-        top_p: float | None,
-        min_p: float | None,
-        repetition_penalty: float,
-        seed: int | None,
-        allowed: NDArray[np.uint8] | None,
-    ) -> Any:
-        for name, value, holds, should in (
-            ("temperature", temperature, 0 <= temperature < math.inf, "not be negative"),
-            ("top_k", top_k, top_k is None or top_k >= 1, "be at least 1"),
-            ("top_p", top_p, top_p is None or 0 < top_p <= 1, "be above 0 and at most 1"),
-            ("min_p", min_p, min_p is None or 0 <= min_p <= 1, "be 0 to 1"),
-            ("repetition_penalty", repetition_penalty, 0 < repetition_penalty < math.inf, "be above 0"),
-            ("seed", seed, seed is None or 0 <= seed < 1 << 64, "be 0 to 2^64 - 1"),
-        ):
-            if not holds:
-                raise SettingError(f"{name} must {should}, got {value:g}")
-        return self.network.sampler(
-            self.vocabulary_size,
-            temperature=float(temperature),
-            top_k=top_k or 0,
-            top_p=1.0 if top_p is None else float(top_p),
-            min_p=min_p or 0.0,
-            repetition_penalty=float(repetition_penalty),
-            seed=secrets.randbits(64) if seed is None else seed,
-            allowed=allowed,
-        )
+    def allowed(self, characters: str | None = None, words: Iterable[str] | None = None) -> NDArray[np.uint8] | None:
+        """Which tokens may be written (mask_V; None: all): not the unknown one, of which there is no text.
 
-    def _allowed(self, characters: str | None, words: Iterable[str] | None) -> NDArray[np.uint8] | None:
-        """Which tokens may be written: all but the unknown one, of which there is no text, unless told otherwise."""
+        Raises:
+            SettingError: where there is none.
+        """
         if isinstance(words, str):
             raise SettingError(f"words should be several strings, got the string {words!r}")
         unknown = self.tokenizer.unknown

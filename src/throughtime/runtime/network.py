@@ -21,7 +21,9 @@ Floats = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 Marks = NDArray[np.bool_]
 
-WEIGHTS = ("float32", "bf16")
+WEIGHTS = ("float32", "bf16", "int8")
+UNBOUNDED = ("elman-relu",)
+"""Kernels whose states can be above 1, which int8 weights are not multiplied with: theirs are bf16 then."""
 LOGITS_AT_ONCE = 1 << 20
 """Entries held at once while targets are predicted (4 MB)."""
 TABLE_BYTES = 1 << 24
@@ -46,7 +48,8 @@ class Network:
         layers: from the input up; all of one hidden size.
         embedding: rows_VD that the inputs name by their ids; None: the inputs are vectors.
         head: W_OH and b_O that make the outputs O of the last layer's; None: these are the outputs.
-        weights: `float32`, or `bf16`, which rounds weights and what they are multiplied with.
+        weights: `float32`; `bf16`, which rounds weights and what they are multiplied with; or `int8`, with a scale for
+            each row, multiplied with 16 bits.
         threads: at most; 0: as many as the process may use. Small products take one, whatever is said here.
 
     Raises:
@@ -62,27 +65,25 @@ class Network:
         threads: int = 0,
     ):
         if weights not in WEIGHTS:
-            raise SettingError(f"weights must be {' or '.join(WEIGHTS)}, got {weights!r}")
+            raise SettingError(f"weights must be {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}, got {weights!r}")
         if threads < 0:
             raise SettingError(f"threads must not be negative, got {threads}")
         self.threads = threads or usable_threads()
-        self.weights, bf16 = weights, weights == "bf16"
-        self._native: Any = engine.network() or reference.Network()
-        for index, layer in enumerate(layers):
+        self.weights = weights
+        self._native: Any = engine.network(TABLE_BYTES) or reference.Network()
+        if embedding is not None:
+            self._native.embed(_dense(embedding))
+        for layer in layers:
             form = form_of(layer.cell)
             W = _dense(layer.arrays[form.W])
             U = None if form.U is None else _dense(layer.arrays[form.U])
-            rows = None
-            if index == 0 and embedding is not None:
-                if 4 * len(embedding) * len(W) <= TABLE_BYTES:
-                    rows = _dense(embedding)
-                else:
-                    self._native.embed(_dense(embedding))
             vectors = np.concatenate([_dense(layer.arrays[name]) for name in form.vectors])
-            self._native.add(form.kernel_of(layer.options), bf16, W, U, vectors, rows, self.threads)
+            kernel = form.kernel_of(layer.options)
+            held = "bf16" if weights == "int8" and kernel in UNBOUNDED else weights
+            self._native.add(kernel, held, W, U, vectors, self.threads)
             self.hidden_size = W.shape[0] // form.gates
         if head is not None:
-            self._native.head(bf16, _dense(head[0]), _dense(head[1]), self.threads)
+            self._native.head(weights, _dense(head[0]), _dense(head[1]), self.threads)
         self.state_arrays = sum(form_of(layer.cell).state_arrays for layer in layers)
         self.outputs = self.hidden_size if head is None else len(head[1])
         self._feed: Any = self._native.feed_vectors if embedding is None else self._native.feed_ids
@@ -130,6 +131,12 @@ class Network:
             self._native.nats(logits_TBV.reshape(-1, self.outputs), targets_N, nats_N)
             found[here] = np.where(targets_TB[here] < 0, 0.0, nats_N.reshape(targets_TB[here].shape))
         return found, state_SBH
+
+    def probabilities(self, logits_BV: Floats, bias_V: Floats) -> NDArray[np.float64]:
+        """softmax(logits + bias) as whole multiples of 2^-24, none of them 0, that sum to 1."""
+        out = np.empty(logits_BV.shape)
+        self._native.probabilities(logits_BV, bias_V, out)
+        return out
 
     def generate(self, logits_1BV: Floats, state_SBH: Floats, samplers: Sequence[Any], tokens: int) -> Int64:
         """So many tokens_TB, each drawn by its lane's sampler and read in turn; logits and state move on in place."""

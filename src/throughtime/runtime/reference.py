@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from throughtime.folder import whole_numbers
+
 Floats = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 Marks = NDArray[np.uint8]
@@ -107,7 +109,6 @@ class _Layer(NamedTuple):
     W: Floats
     U: Floats | None
     vectors: Floats
-    rows: Floats | None
     arrays: int
 
 
@@ -118,6 +119,14 @@ def rounded(array: Floats) -> Floats:
     return bits.astype(np.uint32).view(np.float32)
 
 
+def held(matrix: Floats, weights: str) -> Floats:
+    """The numbers that stand for a matrix in one of `network.WEIGHTS`."""
+    if weights == "int8":
+        whole, scale = whole_numbers(matrix)
+        return whole * scale[:, None]
+    return rounded(matrix) if weights == "bf16" else matrix
+
+
 class Network:
     """As the native one; what it is called with is checked there."""
 
@@ -126,31 +135,26 @@ class Network:
         self._embedding: Floats | None = None
         self._head: tuple[Floats, Floats, bool] | None = None
 
-    def embed(self, rows_VD: Floats) -> None:
-        self._embedding = rows_VD
+    def embed(self, rows: Floats) -> None:
+        self._embedding = rows
 
-    def add(
-        self, cell: str, bf16: bool, W: Floats, U: Floats | None, vectors: Floats, rows: Floats | None, threads: int
-    ) -> None:
+    def add(self, cell: str, weights: str, W: Floats, U: Floats | None, vectors: Floats, threads: int) -> None:
         del threads
         arrays = 2 if STEPS[cell] in (_lstm, _layernorm_lstm) else 1
-        weights = (rounded(array) if bf16 and array is not None else array for array in (W, U))
-        W, U = (array for array in weights)  # type: ignore[assignment]
-        self._layers.append((_Layer(STEPS[cell], W, U, vectors, rows, arrays), bf16))
+        layer = _Layer(STEPS[cell], held(W, weights), None if U is None else held(U, weights), vectors, arrays)
+        self._layers.append((layer, weights == "bf16"))
 
-    def head(self, bf16: bool, W: Floats, b: Floats, threads: int) -> None:
+    def head(self, weights: str, W: Floats, b: Floats, threads: int) -> None:
         del threads
-        self._head = (rounded(W) if bf16 else W, b, bf16)
+        self._head = (held(W, weights), b, weights == "bf16")
 
     def feed_ids(
         self, ids: Int64, fresh: Marks | None, before: Floats, after: Floats, out: Floats, threads: int
     ) -> None:
-        first = self._layers[0][0]
-        table = self._embedding if first.rows is None else first.rows
-        assert table is not None
-        if ids.min() < 0 or ids.max() >= len(table):
-            raise IndexError(f"an id is not in a vocabulary of {len(table)}")
-        self.feed_vectors(table[ids], fresh, before, after, out, threads)
+        assert self._embedding is not None
+        if ids.min() < 0 or ids.max() >= len(self._embedding):
+            raise IndexError(f"an id is not in a vocabulary of {len(self._embedding)}")
+        self.feed_vectors(self._embedding[ids], fresh, before, after, out, threads)
 
     def feed_vectors(
         self, x: Floats, fresh: Marks | None, before: Floats, after: Floats, out: Floats, threads: int
@@ -180,6 +184,13 @@ class Network:
     def nats(self, logits_NV: Floats, targets_N: Int64, nats_N: NDArray[np.float64]) -> None:
         logits = logits_NV - logits_NV.max(1, keepdims=True)
         nats_N[:] = np.log(np.exp(logits, dtype=np.float64).sum(1)) - logits[np.arange(len(logits)), targets_N]
+
+    def probabilities(self, logits: Floats, bias: Floats, out: NDArray[np.float64]) -> None:
+        shifted = logits + bias
+        parts = np.exp((shifted - shifted.max(1, keepdims=True)).astype(np.float64))
+        whole = 1 + np.floor(parts * ((2**24 - logits.shape[1]) / parts.sum(1, keepdims=True)))
+        whole[np.arange(len(whole)), shifted.argmax(1)] += 2**24 - whole.sum(1)
+        out[:] = whole * 2.0**-24
 
     def generate(self, logits: Floats, state: Floats, samplers: Sequence[Sampler], tokens: Int64, threads: int) -> None:
         for ids_B in tokens:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
 
 from throughtime import folder as folders
 from throughtime.errors import ThroughtimeError
@@ -83,8 +82,7 @@ def save_model(folder: Path, model: LanguageModel, facts: Mapping[str, Any]) -> 
     aside = folder.with_name(folder.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    arrays = {name: array.contiguous() for name, array in model.state_dict().items()}
-    save_file(arrays, aside / folders.WEIGHTS)
+    folders.write_weights(aside, {name: array.numpy() for name, array in model.state_dict().items()})
     folders.write_description(aside, folders.Description(model.settings, model.vocabulary_size), VERSION, facts)
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
@@ -100,6 +98,6 @@ def load_model(folder: Path, vocabulary_size: int) -> LanguageModel:
     with torch.device("meta"):
         model = LanguageModel(settings, vocabulary_size)
     wanted = {name: tuple(array.shape) for name, array in model.state_dict().items()}
-    arrays, _ = folders.read_weights(folder, wanted)
+    arrays = folders.read_weights(folder, wanted).arrays
     model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()}, assign=True)
     return model.requires_grad_(False)

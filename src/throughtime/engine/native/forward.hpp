@@ -82,15 +82,12 @@ struct Forward : Window<Cell, P> {
     void pack(Range mine) const {
         Base::pack_vectors(vectors, blocks_of(mine));
         for (long panel = mine.begin; panel < mine.end; panel++) {
-            pack_columns<P>([&](int n) { return row_of(l.W, Cell::W_GATE, D, panel, n); }, unscaled, D, width(panel),
-                            W + panel * W_panel);
+            pack_weights_of<P>([&](int n) { return row_of(l.W, Cell::W_GATE, D, panel, n); }, unscaled, D,
+                               Base::x_depth, width(panel), W + panel * W_panel);
             if (!Cell::PRODUCT) continue;
-            pack_columns<P>([&](int n) { return row_of(l.U, Cell::U_GATE, H, panel, n); },
-                            [&](int n) { return row_of(l.U_mask, Cell::U_GATE, H, panel, n); }, H, width(panel),
-                            U + panel * U_panel);
-            // The states are padded with zeros, the weights that meet them must not be NaN.
-            const long filled = (H + P::DEPTH - 1) / P::DEPTH * width(panel) * LANES;
-            memset(U + panel * U_panel + filled, 0, (U_panel - filled) * sizeof(Right));
+            pack_weights_of<P>([&](int n) { return row_of(l.U, Cell::U_GATE, H, panel, n); },
+                               [&](int n) { return row_of(l.U_mask, Cell::U_GATE, H, panel, n); }, H, padded,
+                               width(panel), U + panel * U_panel);
         }
     }
 
@@ -98,9 +95,9 @@ struct Forward : Window<Cell, P> {
         for (long b = rows.begin; b < rows.end; b++)
             for (long block = 0; block < blocks; block++)
                 Base::put_read(block, 0, b, load_part(l.hidden0 + b * H + block * LANES, Base::valid(block)));
-        for (long t = 0; t < Base::read_steps; t++)  // the gap between rows is never read, but it is stored
+        for (long t = 0; t < Base::read_steps; t++)  // the gap between rows is stored too
             for (long b = rows.begin; b < rows.end; b++)
-                memset(Base::read_at(t, b) + padded, 0, (Base::read_row - padded) * sizeof(Operand));
+                Base::end_row(Base::read_at(t, b) + padded, Base::read_row - padded, 1.0f);
     }
 
     const Left* x_at(long row) const {
@@ -160,7 +157,7 @@ struct Forward : Window<Cell, P> {
             project(some, first_step * B + row, count, Base::saved_at(some.begin * PANEL, first_step, row),
                     SLOTS * LANES, apart());
         };
-        const long later = rows.size() == B ? (until - t) * B : rows.size(), at_once = company(WIDTH, later);
+        const long later = rows.size() == B ? (until - t) * B : rows.size(), at_once = company<P>(WIDTH, later);
         for (long panel = mine.begin; panel < mine.end; panel += at_once) {
             const Range some{panel, panel + at_once < mine.end ? panel + at_once : mine.end};
             if (rows.size() == B)
@@ -195,7 +192,7 @@ struct Forward : Window<Cell, P> {
     // Panels in the order of step t, as many at a time as are multiplied at once.
     template <class Use>
     static void in_turn(Range mine, long t, long rows, Use use) {
-        const long at_once = company(WIDTH, rows), turns = (mine.size() + at_once - 1) / at_once;
+        const long at_once = company<P>(WIDTH, rows), turns = (mine.size() + at_once - 1) / at_once;
         for (long i = 0; i < turns; i++) {
             const long begin = mine.begin + Range{0, turns}.back_and_forth(i, t) * at_once;
             use(Range{begin, begin + at_once < mine.end ? begin + at_once : mine.end});

@@ -50,7 +50,7 @@ struct Sizes {
 
 struct Recurrence {
     const char* cell;
-    bool bf16;
+    const char* weights;  // float32, bf16 or int8
     int gates, vectors;
     bool product;         // whether there is a product with the state, U h
     bool carries_hidden;  // the carried vector is the output itself
@@ -58,7 +58,7 @@ struct Recurrence {
     size_t (*packed_size)(const Layer&);  // bytes; it depends on D, H and V
     void (*pack)(const Layer&);           // into `packed`
     void (*forward)(const Layer&);
-    void (*backward)(const Layer&);       // null: there is no way back
+    void (*backward)(const Layer&);  // null: there is no way back
 };
 
 struct Level {
@@ -68,6 +68,8 @@ struct Level {
     int count;
     // -log softmax of each of `rows` rows of `columns` logits at its target
     void (*target_nats)(const float* logits, long rows, long columns, const int64_t* targets, double* nats);
+    // softmax(logits + bias) as whole multiples of 2^-24, none 0, that sum to 1
+    void (*whole_probabilities)(const float* logits, long rows, long columns, const float* bias, double* out);
 };
 
 }  // namespace throughtime

@@ -6,9 +6,7 @@
 #include "likelihood.hpp"
 #include "lstm.hpp"
 #include "minimal.hpp"
-
-#define STRING(x) #x
-#define NAME(x) STRING(x)
+#include "recurrence.hpp"
 
 namespace throughtime::LEVEL {
 
@@ -21,21 +19,13 @@ constexpr auto backward_of() -> void (*)(const Layer&) {
 }
 
 template <class Cell, class P>
-constexpr Recurrence recurrence(const char* name, bool bf16) {
-    return {name,
-            bf16,
-            Cell::GATES,
-            Cell::VECTORS,
-            Cell::PRODUCT,
-            Cell::CARRIES_HIDDEN,
-            Window<Cell, P>::sizes,
-            Forward<Cell, P>::packed_size,
-            Forward<Cell, P>::pack_for_later,
-            Forward<Cell, P>::call,
-            backward_of<Cell, P>()};
+constexpr Recurrence recurrence(const char* name, const char* weights) {
+    Recurrence found = forward_only<Cell, P>(name, weights);
+    found.backward = backward_of<Cell, P>();
+    return found;
 }
 
-#define BOTH(Cell, name) recurrence<Cell, Float32>(name, false), recurrence<Cell, Bf16>(name, true)
+#define BOTH(Cell, name) recurrence<Cell, Float32>(name, "float32"), recurrence<Cell, Bf16>(name, "bf16")
 
 static const Recurrence recurrences[] = {
     BOTH(Elman<Phi::Tanh>, "elman-tanh"),
@@ -51,7 +41,7 @@ static const Recurrence recurrences[] = {
     BOTH(MinLstm<Positive>, "minlstm-positive"),
 };
 
-extern const Level level{NAME(LEVEL), LANES, recurrences, sizeof recurrences / sizeof *recurrences,
-                         target_nats};
+extern const Level level{NAME(LEVEL),        LANES, recurrences, sizeof recurrences / sizeof *recurrences, target_nats,
+                         whole_probabilities};
 
 }  // namespace throughtime::LEVEL

@@ -7,8 +7,15 @@ namespace throughtime {
     extern const Level level; \
     }
 DECLARE(portable)
+DECLARE(portable_int8)
 #if defined(HAS_LEVEL_AVX2)
 DECLARE(avx2)
+#endif
+#if defined(HAS_LEVEL_AVX2_INT8)
+DECLARE(avx2_int8)
+#endif
+#if defined(HAS_LEVEL_AVX512_INT8)
+DECLARE(avx512_int8)
 #endif
 #if defined(HAS_LEVEL_AVX512)
 DECLARE(avx512)
@@ -38,15 +45,31 @@ std::vector<const Level*> levels() {
     return found;
 }
 
+// What has int8 weights is in tables of its own: processors with AVX-512 are told apart there by another instruction.
+static const Level& whole_of(const Level& level) {
+    const Level* found = &portable_int8::level;
+#if defined(HAS_LEVEL_AVX2_INT8)
+    if (level.lanes >= avx2_int8::level.lanes && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        found = &avx2_int8::level;
+#endif
+#if defined(HAS_LEVEL_AVX512_INT8)
+    if (level.lanes >= avx512_int8::level.lanes && __builtin_cpu_supports("avx512vnni") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        found = &avx512_int8::level;
+#endif
+    return *found;
+}
+
 const Level* level_of(const std::string& name) {
     for (const Level* level : levels())
         if (name == level->name) return level;
     return nullptr;
 }
 
-const Recurrence* recurrence_of(const Level& level, const std::string& cell, bool bf16) {
-    for (int i = 0; i < level.count; i++)
-        if (cell == level.recurrences[i].cell && bf16 == level.recurrences[i].bf16) return level.recurrences + i;
+const Recurrence* recurrence_of(const Level& level, const std::string& cell, const std::string& weights) {
+    const Level& table = weights == "int8" ? whole_of(level) : level;
+    for (int i = 0; i < table.count; i++)
+        if (cell == table.recurrences[i].cell && weights == table.recurrences[i].weights) return table.recurrences + i;
     return nullptr;
 }
 

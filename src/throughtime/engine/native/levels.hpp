@@ -13,6 +13,6 @@ std::vector<const Level*> levels();
 
 // Null where there is none of that name.
 const Level* level_of(const std::string& name);
-const Recurrence* recurrence_of(const Level& level, const std::string& cell, bool bf16);
+const Recurrence* recurrence_of(const Level& level, const std::string& cell, const std::string& weights);
 
 }  // namespace throughtime

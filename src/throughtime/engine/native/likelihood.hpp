@@ -1,4 +1,4 @@
-// -log softmax(logits)[target].
+// What becomes of logits: -log softmax(logits)[target], and probabilities for a coder.
 #pragma once
 
 #include "vector.hpp"
@@ -17,6 +17,33 @@ inline void target_nats(const float* logits, long rows, long columns, const int6
             total += first_lanes(exp(load_part(logits + i, count) - most), count);
         }
         nats[row] = __builtin_log((double)sum(total)) - ((double)logits[targets[row]] - most);
+    }
+}
+
+// softmax(logits + bias) of each row as whole multiples of 2^-24, none of them 0, that sum to 1.
+inline void whole_probabilities(const float* logits, long rows, long columns, const float* bias, double* out) {
+    const double unit = 0x1p-24, units = 0x1p24;
+    for (long row = 0; row < rows; row++, logits += columns, out += columns) {
+        long best = 0;
+        for (long i = 1; i < columns; i++) best = logits[i] + bias[i] > logits[best] + bias[best] ? i : best;
+        const float most = logits[best] + bias[best];
+        Vec total{};
+        for (long i = 0; i < columns; i += LANES) {
+            const int count = columns - i < LANES ? (int)(columns - i) : LANES;
+            alignas(64) float part[LANES];
+            const Vec e = first_lanes(exp(load_part(logits + i, count) + load_part(bias + i, count) - most), count);
+            total += e;
+            store(part, e);
+            for (int j = 0; j < count; j++) out[i + j] = part[j];
+        }
+        const double scale = (units - columns) / (double)sum(total);
+        double left = units;
+        for (long i = 0; i < columns; i++) {
+            const double whole = 1 + (double)(long)(out[i] * scale);
+            left -= whole;
+            out[i] = whole * unit;
+        }
+        out[best] += left * unit;
     }
 }
 

@@ -20,7 +20,7 @@ struct Free {
 typedef std::unique_ptr<void, Free> Owned;
 
 // Large pages where the system has them: a product touches more small ones than the processor keeps track of.
-size_t page_for(size_t bytes) { return bytes >= 2 * LARGE_PAGE ? LARGE_PAGE : SMALL_PAGE; }
+size_t page_for(size_t bytes) { return bytes >= LARGE_PAGE / 2 ? LARGE_PAGE : SMALL_PAGE; }
 
 size_t in_pages(size_t bytes) { return (bytes + page_for(bytes) - 1) / page_for(bytes) * page_for(bytes); }
 

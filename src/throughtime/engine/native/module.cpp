@@ -131,6 +131,7 @@ void backward(const Recurrence& r, const Shape& shape, int threads, const nb::kw
     Layer l = layer_of(n, threads);
     Arrays arrays(given);
     common(r, n, arrays, l);
+    if (!r.backward) throw nb::value_error("this kernel has no way back");
     if (!l.saved || (r.product && !l.read)) throw nb::value_error("what the forward pass saved is missing");
     l.dy = arrays.find<const float>("dy", n.T * n.B * n.H);
     l.dhidden = arrays.find<const float>("dhidden", n.B * n.H);
@@ -154,7 +155,7 @@ nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>> memory(size_t bytes) {
 
 const Recurrence& recurrence(const std::string& level, const std::string& cell, bool bf16) {
     const Level* there = level_of(level);
-    const Recurrence* found = there ? recurrence_of(*there, cell, bf16) : nullptr;
+    const Recurrence* found = there ? recurrence_of(*there, cell, bf16 ? "bf16" : "float32") : nullptr;
     if (!found) throw nb::key_error(("no kernel for " + cell + " at level " + level).c_str());
     return *found;
 }

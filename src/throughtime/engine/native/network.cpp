@@ -11,7 +11,7 @@ namespace throughtime {
 namespace {
 
 // A thread more has to have this much of the weights to read: to wake it and to meet it takes microseconds.
-constexpr size_t BYTES_A_THREAD = 256 << 10;
+constexpr size_t BYTES_A_THREAD = 512 << 10;
 
 int worthwhile(int threads, size_t bytes, int64_t rows) {
     const size_t most = 1 + bytes * (size_t)rows / BYTES_A_THREAD;
@@ -43,22 +43,27 @@ void Network::embed(const float* rows_VD, int64_t V, int64_t D) {
     vocabulary = V;
 }
 
-void Network::add(Packed layer) {
-    const int64_t below = layers.empty() ? layer.inputs() : layers.back().units();
-    if (layer.inputs() != below)
-        throw std::invalid_argument("a layer of input " + std::to_string(layer.inputs()) + " cannot stand on " +
-                                    std::to_string(below) + " units");
-    if (!layers.empty() && layer.units() != units())
-        throw std::invalid_argument("all layers should have " + std::to_string(units()) + " units, got " +
-                                    std::to_string(layer.units()));
-    if (layers.empty() && layer.vocabulary()) vocabulary = layer.vocabulary();
-    layers.push_back(std::move(layer));
+void Network::add(const Recurrence& kernel, Layer given) {
+    const auto refuse = [](const std::string& why) { throw std::invalid_argument(why); };
+    if (layers.empty() && vocabulary) {
+        if ((int64_t)embedding.size() != vocabulary * given.inputs) refuse("the embedding is not as wide as the input");
+        if (sizeof(float) * vocabulary * kernel.gates * given.units <= table_bytes)
+            given.x = embedding.data(), given.vocabulary = vocabulary;
+    } else if (!layers.empty()) {
+        if (given.inputs != units())
+            refuse("a layer of input " + std::to_string(given.inputs) + " cannot stand on " + std::to_string(units()) +
+                   " units");
+        if (given.units != units())
+            refuse("all layers should have " + std::to_string(units()) + " units, got " + std::to_string(given.units));
+    }
+    layers.emplace_back(kernel, given);
+    if (given.vocabulary) std::vector<float>().swap(embedding);
 }
 
-void Network::put_head(Packed affine) {
-    if (layers.empty() || affine.inputs() != units()) throw std::invalid_argument("a head stands on the last layer");
+void Network::put_head(const Recurrence& affine, const Layer& given) {
+    if (layers.empty() || given.inputs != units()) throw std::invalid_argument("a head stands on the last layer");
     head.clear();
-    head.push_back(std::move(affine));
+    head.emplace_back(affine, given);
 }
 
 int64_t Network::state_arrays() const {

@@ -43,15 +43,21 @@ struct Steps {
 // Tokens or vectors go in; logits, or the last layer's output where there is no head, come out. The state lies in one
 // array [S, B, H]: for each layer its output and, where it has one, what it carries beside it. All layers have H units.
 class Network {
+    size_t table_bytes;
     std::vector<float> embedding;  // [V, D], where the first layer has no table of it
     int64_t vocabulary = 0;
     std::vector<Packed> layers;
     std::vector<Packed> head;  // or none
 
  public:
+    // What the first layer makes of every token is made once, and looked up, where it takes no more than `table_bytes`.
+    explicit Network(size_t table_bytes) : table_bytes(table_bytes) {}
+
+    // From the bottom: the rows that ids stand for, if it reads ids; layers; a head, if it has one. All throw
+    // std::invalid_argument where sizes do not fit.
     void embed(const float* rows_VD, int64_t V, int64_t D);
-    void add(Packed layer);
-    void put_head(Packed affine);
+    void add(const Recurrence& kernel, Layer given);
+    void put_head(const Recurrence& affine, const Layer& given);
 
     int64_t ids() const { return vocabulary; }  // 0: it reads vectors
     int64_t inputs() const { return layers.front().inputs(); }

@@ -32,26 +32,29 @@ void check(bool holds, const std::string& otherwise) {
 struct Bound : Network {
     const Level* level;
     Bound(const Bound&) = delete;
-    explicit Bound(const std::string& name) : level(level_of(name)) {
+    Bound(const std::string& name, size_t table_bytes) : Network(table_bytes), level(level_of(name)) {
         if (!level) throw nb::key_error(("there is no level " + name).c_str());
     }
 
-    Packed packed(const std::string& cell, bool bf16, Array<const float, 2> W, std::optional<Array<const float, 2>> U,
-                  Array<const float, 1> vectors, std::optional<Array<const float, 2>> rows, int threads) const {
-        const Recurrence* kernel = recurrence_of(*level, cell, bf16);
-        if (!kernel) throw nb::key_error(("no kernel for " + cell + " at level " + level->name).c_str());
+    const Recurrence& kernel(const std::string& cell, const std::string& weights) const {
+        const Recurrence* found = recurrence_of(*level, cell, weights);
+        if (!found) throw nb::key_error(("no kernel for " + cell + " with weights in " + weights).c_str());
+        return *found;
+    }
+
+    static Layer given(const Recurrence& kernel, Array<const float, 2> W, std::optional<Array<const float, 2>> U,
+                       Array<const float, 1> vectors, int threads) {
         Layer given{};
         given.threads = threads;
-        given.inputs = (int64_t)W.shape(1), given.units = (int64_t)W.shape(0) / kernel->gates;
-        check(given.inputs > 0 && given.units > 0 && given.units * kernel->gates == (int64_t)W.shape(0),
-              "W should have " + std::to_string(kernel->gates) + " rows for each unit");
-        check(kernel->product == U.has_value(), std::string("U is ") + (U ? "not used" : "missing"));
+        given.inputs = (int64_t)W.shape(1), given.units = (int64_t)W.shape(0) / kernel.gates;
+        check(given.inputs > 0 && given.units > 0 && given.units * kernel.gates == (int64_t)W.shape(0),
+              "W should have " + std::to_string(kernel.gates) + " rows for each unit");
+        check(kernel.product == U.has_value(), std::string("U is ") + (U ? "not used" : "missing"));
         check(!U || (U->shape(0) == W.shape(0) && (int64_t)U->shape(1) == given.units), "U should have shape [G H, H]");
-        check((int64_t)vectors.size() == kernel->vectors * given.units, "vectors has a wrong number of entries");
-        check(!rows || ((int64_t)rows->shape(1) == given.inputs && rows->shape(0) > 0), "rows should have shape [V, D]");
+        check((int64_t)vectors.size() == kernel.vectors * given.units, "vectors has a wrong number of entries");
+        check(threads > 0, "there should be at least one thread");
         given.W = W.data(), given.U = U ? U->data() : nullptr, given.vectors = vectors.data();
-        given.x = rows ? rows->data() : nullptr, given.vocabulary = rows ? (int64_t)rows->shape(0) : 0;
-        return Packed(*kernel, given);
+        return given;
     }
 
     template <class State>
@@ -76,9 +79,9 @@ struct Bound : Network {
         check(steps.T > 0 && steps.B > 0 && threads > 0, "there should be at least one step, one lane and one thread");
         check_state(steps.B, before);
         check_state(steps.B, after);
-        check((int64_t)out.shape(0) <= steps.T && (int64_t)out.shape(1) == steps.B &&
-                  (int64_t)out.shape(2) == outputs(),
-              "the outputs should have shape [T, B, " + std::to_string(outputs()) + "]");
+        check(
+            (int64_t)out.shape(0) <= steps.T && (int64_t)out.shape(1) == steps.B && (int64_t)out.shape(2) == outputs(),
+            "the outputs should have shape [T, B, " + std::to_string(outputs()) + "]");
         nb::gil_scoped_release release;
         run(steps, before.data(), after.data(), (int64_t)out.shape(0), out.data(), threads);
     }
@@ -108,11 +111,21 @@ struct Bound : Network {
 
     void nats(Array<const float, 2> logits_NV, Array<const int64_t, 1> targets_N, Array<double, 1> nats_N) const {
         const int64_t N = (int64_t)logits_NV.shape(0), V = (int64_t)logits_NV.shape(1);
-        check((int64_t)targets_N.size() == N && (int64_t)nats_N.size() == N, "logits, targets and nats should be as many");
+        check((int64_t)targets_N.size() == N && (int64_t)nats_N.size() == N,
+              "logits, targets and nats should be as many");
         for (int64_t i = 0; i < N; i++)
             check(targets_N.data()[i] >= 0 && targets_N.data()[i] < V, "a target is not in the vocabulary");
         nb::gil_scoped_release release;
         level->target_nats(logits_NV.data(), N, V, targets_N.data(), nats_N.data());
+    }
+
+    void probabilities(Array<const float, 2> logits_BV, Array<const float, 1> bias_V, Array<double, 2> out_BV) const {
+        const int64_t B = (int64_t)logits_BV.shape(0), V = (int64_t)logits_BV.shape(1);
+        check((int64_t)bias_V.size() == V && (int64_t)out_BV.shape(0) == B && (int64_t)out_BV.shape(1) == V,
+              "logits, bias and probabilities should be of one size");
+        check(V < 1 << 24, "there are too many tokens for probabilities of 24 bits");
+        nb::gil_scoped_release release;
+        level->whole_probabilities(logits_BV.data(), B, V, bias_V.data(), out_BV.data());
     }
 
     // Draws tokens [T, B]: each lane's from its logits [1, B, V], which are then those after it, as the state is.
@@ -159,29 +172,36 @@ void bind_network(nb::module_& m) {
             }
         });
     nb::class_<Bound>(m, "Network")
-        .def(nb::init<const std::string&>(), nb::arg("level"))
-        .def("embed",
-             [](Bound& self, Array<const float, 2> rows) {
-                 self.embed(rows.data(), (int64_t)rows.shape(0), (int64_t)rows.shape(1));
-             })
-        .def("add",
-             [](Bound& self, const std::string& cell, bool bf16, Array<const float, 2> W,
-                std::optional<Array<const float, 2>> U, Array<const float, 1> vectors,
-                std::optional<Array<const float, 2>> rows, int threads) {
-                 self.add(self.packed(cell, bf16, W, U, vectors, rows, threads));
-             },
-             nb::arg("cell"), nb::arg("bf16"), nb::arg("W"), nb::arg("U").none(), nb::arg("vectors"),
-             nb::arg("rows").none(), nb::arg("threads"))
-        .def("head",
-             [](Bound& self, bool bf16, Array<const float, 2> W, Array<const float, 1> b, int threads) {
-                 self.put_head(self.packed("affine", bf16, W, std::nullopt, b, std::nullopt, threads));
-             },
-             nb::arg("bf16"), nb::arg("W"), nb::arg("b"), nb::arg("threads"))
+        .def(nb::init<const std::string&, size_t>(), nb::arg("level"), nb::arg("table_bytes"))
+        .def(
+            "embed",
+            [](Bound& self, Array<const float, 2> rows) {
+                check(rows.size() > 0, "the embedding should have shape [V, D]");
+                self.embed(rows.data(), (int64_t)rows.shape(0), (int64_t)rows.shape(1));
+            },
+            nb::arg("rows"))
+        .def(
+            "add",
+            [](Bound& self, const std::string& cell, const std::string& weights, Array<const float, 2> W,
+               std::optional<Array<const float, 2>> U, Array<const float, 1> vectors, int threads) {
+                const Recurrence& kernel = self.kernel(cell, weights);
+                self.add(kernel, Bound::given(kernel, W, U, vectors, threads));
+            },
+            nb::arg("cell"), nb::arg("weights"), nb::arg("W"), nb::arg("U").none(), nb::arg("vectors"),
+            nb::arg("threads"))
+        .def(
+            "head",
+            [](Bound& self, const std::string& weights, Array<const float, 2> W, Array<const float, 1> b, int threads) {
+                const Recurrence& kernel = self.kernel("affine", weights);
+                self.put_head(kernel, Bound::given(kernel, W, std::nullopt, b, threads));
+            },
+            nb::arg("weights"), nb::arg("W"), nb::arg("b"), nb::arg("threads"))
         .def("feed_ids", &Bound::feed_ids, nb::arg("ids"), nb::arg("fresh").none(), nb::arg("before"),
              nb::arg("after").noconvert(), nb::arg("out").noconvert(), nb::arg("threads"))
         .def("feed_vectors", &Bound::feed_vectors, nb::arg("x"), nb::arg("fresh").none(), nb::arg("before"),
              nb::arg("after").noconvert(), nb::arg("out").noconvert(), nb::arg("threads"))
         .def("nats", &Bound::nats, nb::arg("logits"), nb::arg("targets"), nb::arg("nats").noconvert())
+        .def("probabilities", &Bound::probabilities, nb::arg("logits"), nb::arg("bias"), nb::arg("out").noconvert())
         .def("generate", &Bound::generate, nb::arg("logits").noconvert(), nb::arg("state").noconvert(),
              nb::arg("samplers"), nb::arg("tokens").noconvert(), nb::arg("threads"))
         .def_prop_ro("bytes", &Bound::bytes);

@@ -19,12 +19,18 @@ struct Float32 {
     typedef float Operand;  // what a state or a gradient is stored as, to be multiplied
     typedef float Left;
     typedef float Right;
-    typedef Float32 Gradient;           // the policy of the weights' gradients, where neither side is a weight
-    static constexpr int DEPTH = 1;     // k's in one step: packed side by side in B
-    static constexpr int ADVANCE = 1;   // elements of A that a step moves on by
-    static constexpr int PER_LEFT = 1;  // operands in one element of A
+    typedef Float32 Gradient;              // the policy of the weights' gradients, where neither side is a weight
+    static constexpr int DEPTH = 1;        // k's in one step: packed side by side in B
+    static constexpr int ADVANCE = 1;      // elements of A that a step moves on by
+    static constexpr int PER_LEFT = 1;     // operands in one element of A
+    static constexpr int TAIL = 0;         // vectors behind a panel, for each of its own
+    static constexpr int WIDE = 1;         // registers that a sum takes
+    static constexpr bool SCALED = false;  // whether a row of A is a row of whole numbers, with a scale behind it
+    typedef Vec Sum;
 
     static INLINE void put(Operand* to, Vec v) { store(to, v); }
+
+    static INLINE Vec total(const Sum& sum, const Right*, int, const Left*) { return sum; }
 
     template <int R, int C>
     static INLINE void step(Vec (&sum)[R][C], const Left* a, long row, long, const Right* b) {
@@ -46,7 +52,11 @@ struct Unpacked16 {
     typedef float Left;
     typedef uint32_t Right;  // two k's of a column
     typedef Float32 Gradient;
-    static constexpr int DEPTH = 2, ADVANCE = 2, PER_LEFT = 1;
+    typedef Vec Sum;
+    static constexpr int DEPTH = 2, ADVANCE = 2, PER_LEFT = 1, TAIL = 0, WIDE = 1;
+    static constexpr bool SCALED = false;
+
+    static INLINE Vec total(const Sum& sum, const Right*, int, const Left*) { return sum; }
 
     static INLINE void put(Operand* to, Vec v) { store(to, round_to_bf16(v)); }
 
@@ -77,7 +87,11 @@ struct Paired16 {
     typedef uint32_t Left;  // two k's of a row
     typedef uint32_t Right;
     typedef Paired16 Gradient;
-    static constexpr int DEPTH = 2, ADVANCE = 1, PER_LEFT = 2;
+    typedef Vec Sum;
+    static constexpr int DEPTH = 2, ADVANCE = 1, PER_LEFT = 2, TAIL = 0, WIDE = 1;
+    static constexpr bool SCALED = false;
+
+    static INLINE Vec total(const Sum& sum, const Right*, int, const Left*) { return sum; }
 
     static INLINE void put(Operand* to, Vec v) { store_bf16(to, v); }
 
@@ -97,6 +111,101 @@ typedef Paired16 Bf16;
 #else
 typedef Unpacked16 Bf16;
 #endif
+
+// int8 weights, with a scale for each column: its largest weight is 127. For networks that only run forwards.
+struct Int8 {
+    static constexpr float LARGEST = 127;
+    typedef uint32_t Right;  // four k's of a column; behind a panel the scales, and 128 times the sums of its columns
+    static constexpr int DEPTH = 4, TAIL = 2;
+
+#if defined(__AVX512VNNI__)
+    // A in whole numbers of 16 bits, shifted so that none is negative. Four k's are two words: their upper bytes and
+    // their lower ones, which the processor multiplies with four bytes of B at once.
+    struct Sum {
+        Bits high, low;
+        INLINE Sum& operator+=(const Sum& other) {
+            high += other.high;
+            low += other.low;
+            return *this;
+        }
+    };
+    typedef uint16_t Operand;
+    typedef uint32_t Left;
+    static constexpr int ADVANCE = 2, PER_LEFT = 2, WIDE = 2;
+    static constexpr bool SCALED = true;
+
+    // Of numbers from -1 to 1.
+    static INLINE void put(Operand* to, Vec v) {
+        const __m512i whole = _mm512_cvtps_epi32((__m512)(clamp(v, -1.0f, 1.0f) * 32767.0f));
+        const __m512i shifted = _mm512_add_epi32(whole, _mm512_set1_epi32(1 << 15));
+        const __m128i high = _mm512_cvtepi32_epi8(_mm512_srli_epi32(shifted, 8)), low = _mm512_cvtepi32_epi8(shifted);
+        const __m128i first = _mm_unpacklo_epi32(high, low), second = _mm_unpackhi_epi32(high, low);
+        memcpy(to, &first, sizeof first);
+        memcpy(to + LANES / 2, &second, sizeof second);
+    }
+
+    template <int R, int C>
+    static INLINE void step(Sum (&sum)[R][C], const Left* a, long row, long, const Right* b) {
+        __m512i w[C];
+        for (int j = 0; j < C; j++) memcpy(&w[j], b + j * LANES, sizeof w[j]);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++) {
+            const __m512i high = _mm512_set1_epi32((int)a[r * row]), low = _mm512_set1_epi32((int)a[r * row + 1]);
+#pragma GCC unroll 4
+            for (int j = 0; j < C; j++) {
+                sum[r][j].high = (Bits)_mm512_dpbusd_epi32((__m512i)sum[r][j].high, high, w[j]);
+                sum[r][j].low = (Bits)_mm512_dpbusd_epi32((__m512i)sum[r][j].low, low, w[j]);
+            }
+        }
+    }
+
+    // `tail` and `end`: what stands behind the panel's column and behind the row of A.
+    static INLINE Vec total(const Sum& sum, const Right* tail, int vectors, const Left* end) {
+        Bits shift;
+        float scale;
+        memcpy(&shift, tail + vectors * LANES, sizeof shift);
+        memcpy(&scale, end, sizeof scale);
+        const Vec high = __builtin_convertvector(sum.high - shift, Vec), low = __builtin_convertvector(sum.low, Vec);
+        Vec column;
+        memcpy(&column, tail, sizeof column);
+        return (high * 256.0f + low) * (column * scale);
+    }
+#else
+    // B is made float32 on the way into the registers; A stays as it is.
+    typedef Vec Sum;
+    typedef float Operand;
+    typedef float Left;
+    static constexpr int ADVANCE = 4, PER_LEFT = 1, WIDE = 1;
+    static constexpr bool SCALED = false;
+
+    static INLINE void put(Operand* to, Vec v) { store(to, v); }
+
+    template <int R, int C>
+    static INLINE void step(Sum (&sum)[R][C], const Left* a, long row, long k, const Right* b) {
+#pragma GCC unroll 4
+        for (int quarter = 0; quarter < 4; quarter++) {
+            Vec w[C];
+            for (int j = 0; j < C; j++) {
+                Bits four;
+                memcpy(&four, b + j * LANES, sizeof four);
+                w[j] = __builtin_convertvector(four << (24 - 8 * quarter) >> 24, Vec);
+            }
+#pragma GCC unroll 16
+            for (int r = 0; r < R; r++) {
+                Vec x = broadcast(a[r * row + quarter * k]);
+#pragma GCC unroll 4
+                for (int j = 0; j < C; j++) sum[r][j] += x * w[j];
+            }
+        }
+    }
+
+    static INLINE Vec total(const Sum& sum, const Right* tail, int, const Left*) {
+        Vec column;
+        memcpy(&column, tail, sizeof column);
+        return sum * column;
+    }
+#endif
+};
 
 // How many rows of A a tile of C vectors can have before its sums no longer fit the registers.
 template <int C>
@@ -131,13 +240,13 @@ constexpr long AHEAD = 3072 / sizeof(float);
 template <class P, int R, int C, int Q, int U>
 __attribute__((noinline)) void tile(const typename P::Left* a, const Strides& s, const typename P::Right* b, long apart,
                                     const Sums& c, const Start& start) {
-    Vec sum[U][Q][R][C];
+    typename P::Sum sum[U][Q][R][C];
     for (int q = 0; q < Q; q++)
         for (int r = 0; r < R; r++)
             for (int j = 0; j < C; j++) {
                 // It is needed at the end, and may come from far.
                 __builtin_prefetch(c.at + q * c.panel + r * c.row + j * c.vector, 1);
-                for (int u = 0; u < U; u++) sum[u][q][r][j] = Vec{};
+                for (int u = 0; u < U; u++) sum[u][q][r][j] = typename P::Sum{};
             }
     const long row = s.row, k = s.k;
     for (int segment = 0; segment < s.segments; segment++) {
@@ -168,8 +277,8 @@ __attribute__((noinline)) void tile(const typename P::Left* a, const Strides& s,
     for (int q = 0; q < Q; q++)
         for (int r = 0; r < R; r++)
             for (int j = 0; j < C; j++) {
-                Vec v = sum[0][q][r][j];
-                for (int u = 1; u < U; u++) v += sum[u][q][r][j];
+                for (int u = 1; u < U; u++) sum[0][q][r][j] += sum[u][q][r][j];
+                Vec v = P::total(sum[0][q][r][j], b + q * apart + j * LANES, C, a + s.length * k + r * row);
                 if (start.at) v += load(start.at + q * start.panel + r * start.row + j * start.vector);
                 store(c.at + q * c.panel + r * c.row + j * c.vector, v);
             }
@@ -186,9 +295,8 @@ Tile<P> tile_of(int rows) {
     if constexpr (R == 0)
         return nullptr;
     else
-        return rows == R ? tile<P, R, C, WITH == Company::PANELS ? panels_at_once(R * C) : 1,
-                                WITH == Company::CHAINS ? chains(R * C) : 1>
-                         : tile_of<P, WITH, C, R - 1>(rows);
+        return rows == R ? tile < P, R, C, WITH == Company::PANELS ? panels_at_once(R * C * P::WIDE) : 1,
+               WITH == Company::CHAINS ? chains(R * C) : 1 > : tile_of<P, WITH, C, R - 1>(rows);
 }
 
 template <class P, Company WITH>
@@ -239,21 +347,24 @@ void multiply_panel(const typename P::Left* a, const Strides& s, const typename 
 }
 
 // How many panels are multiplied at once, if there are enough.
-inline long company(int vectors, long rows) { return rows > max_rows(vectors) ? 1 : panels_at_once((int)rows * vectors); }
+template <class P>
+long company(int vectors, long rows) {
+    return rows > max_rows(vectors) / P::WIDE ? 1 : panels_at_once((int)rows * vectors * P::WIDE);
+}
 
 // C = start + A B for `rows` rows of A and `panels` panels that lie `apart`, all their columns. An entry does not depend
 // on the numbers of rows and panels.
 template <class P>
 void multiply_panels(const typename P::Left* a, const Strides& s, const typename P::Right* b, long apart, int vectors,
                      long panels, Sums c, long rows, Start start) {
-    const Rows cut(rows, max_rows(vectors));
-    const long at_once = company(vectors, rows);
+    const Rows cut(rows, max_rows(vectors) / P::WIDE);
+    const long at_once = company<P>(vectors, rows);
     for (long panel = 0; panel < panels;) {
         const bool together = at_once > 1 && panel + at_once <= panels;
         for (int i = 0; i < cut.tiles; i++) {
             const int first = cut.first(i), count = cut.count(i);
-            const Tile<P> run = together ? tile_of<P, Company::PANELS>(vectors, count)
-                                         : tile_of<P, Company::NONE>(vectors, count);
+            const Tile<P> run =
+                together ? tile_of<P, Company::PANELS>(vectors, count) : tile_of<P, Company::NONE>(vectors, count);
             const float* from = start.at ? start.at + panel * start.panel + first * start.row : nullptr;
             run(a + first * s.row, s, b + panel * apart, apart,
                 {c.at + panel * c.panel + first * c.row, c.row, c.vector, c.panel},
@@ -283,7 +394,7 @@ INLINE void put_step(P, uint32_t* to, Vec first, Vec second) {
 
 template <class P>
 constexpr long panel_size(long depth, int vectors) {
-    return (depth + P::DEPTH - 1) / P::DEPTH * vectors * LANES;
+    return ((depth + P::DEPTH - 1) / P::DEPTH + P::TAIL) * vectors * LANES;
 }
 
 // A panel whose row k is the first `columns` entries at row_of(k): for B that lies as [k][n]. A null row is zero.
@@ -306,10 +417,10 @@ void pack_rows(RowOf row_of, ScaleOf scale_of, long depth, int vectors, long col
 
 INLINE const float* unscaled(long) { return nullptr; }
 
-// A panel whose column n is the row at row_of(n): for B that lies as [n][k], as weights do. A null row is zero.
-// `scale_of(n)`, where it is not null, is multiplied in.
+// A panel whose column n is the row at row_of(n): for B that lies as [n][k], as weights do. A null row is zero, and so is
+// what lies behind `depth`, up to `filled`. `scale_of(n)`, where it is not null, is multiplied in.
 template <class P, class RowOf, class ScaleOf>
-void pack_columns(RowOf row_of, ScaleOf scale_of, long depth, int vectors, typename P::Right* panel) {
+void pack_columns(RowOf row_of, ScaleOf scale_of, long depth, long filled, int vectors, typename P::Right* panel) {
     for (int j = 0; j < vectors; j++)
         for (long k0 = 0; k0 < depth; k0 += LANES) {
             const int count = depth - k0 < LANES ? (int)(depth - k0) : LANES;
@@ -326,6 +437,38 @@ void pack_columns(RowOf row_of, ScaleOf scale_of, long depth, int vectors, typen
                 put_step(P(), panel + ((k0 + k) / P::DEPTH * vectors + j) * LANES, square[k],
                          P::DEPTH == 2 ? square[k + 1] : Vec{});
         }
+    const long packed = panel_size<P>(depth, vectors);
+    memset(panel + packed, 0, (panel_size<P>(filled, vectors) - packed) * sizeof(typename P::Right));
+}
+
+// The same in whole numbers, by the largest weight of each column.
+template <class RowOf, class ScaleOf>
+void pack_whole(RowOf row_of, ScaleOf, long depth, long filled, int vectors, uint32_t* panel) {
+    const long size = panel_size<Int8>(filled, vectors), ends = size - Int8::TAIL * vectors * LANES;
+    memset(panel, 0, size * sizeof(uint32_t));
+    for (int n = 0; n < vectors * LANES; n++) {
+        const float* row = row_of(n);
+        float largest = 0;
+        for (long k = 0; row && k < depth; k++) largest = __builtin_fmaxf(largest, __builtin_fabsf(row[k]));
+        const float scale = largest / Int8::LARGEST;
+        int32_t sum = 0;
+        for (long k = 0; k < depth && largest > 0; k++) {
+            const int8_t whole = (int8_t)__builtin_lrintf(row[k] / scale);
+            memcpy(reinterpret_cast<char*>(panel + k / 4 * vectors * LANES + n) + k % 4, &whole, 1);
+            sum += whole;
+        }
+        const int32_t shift = 128 * sum;
+        memcpy(panel + ends + n, &scale, sizeof scale);
+        memcpy(panel + ends + vectors * LANES + n, &shift, sizeof shift);
+    }
+}
+
+template <class P, class RowOf, class ScaleOf>
+void pack_weights_of(RowOf row_of, ScaleOf scale_of, long depth, long filled, int vectors, typename P::Right* panel) {
+    if constexpr (P::TAIL > 0)
+        pack_whole(row_of, scale_of, depth, filled, vectors, panel);
+    else
+        pack_columns<P>(row_of, scale_of, depth, filled, vectors, panel);
 }
 
 }  // namespace throughtime::LEVEL

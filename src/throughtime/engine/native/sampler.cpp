@@ -45,7 +45,8 @@ int64_t Sampler::choose(float* logits) {
     if (choice.temperature > 0) {
         const double scale = 1 / choice.temperature, most = logits[best];
         // Beyond this no draw of 53 bits would ever end.
-        const float least = (float)(most + std::max(std::log(std::max(choice.min_p, 1e-300)), -64.0) * choice.temperature);
+        const float least =
+            (float)(most + std::max(std::log(std::max(choice.min_p, 1e-300)), -64.0) * choice.temperature);
         candidates.clear();
         for (int64_t i = 0; i < V; i++)
             if (logits[i] >= least) candidates.emplace_back(logits[i], (int32_t)i);
@@ -57,28 +58,22 @@ int64_t Sampler::choose(float* logits) {
             count = choice.top_k;
             std::partial_sort(candidates.begin(), candidates.begin() + count, candidates.end(), likelier);
         }
-        const auto weight = [&](size_t i) { return std::exp((candidates[i].first - most) * scale); };
+        if (choice.top_p < 1) std::sort(candidates.begin(), candidates.begin() + count, likelier);
+        weights.resize(count);
         double total = 0;
-        for (size_t i = 0; i < count; i++) total += weight(i);
+        for (size_t i = 0; i < count; i++) {
+            weights[i] = std::exp((candidates[i].first - most) * scale);
+            total += weights[i];
+        }
         if (choice.top_p < 1) {
-            // The likeliest first, no more of them than it takes.
-            double sum = 0;
+            const double wanted = choice.top_p * total;
             size_t taken = 0;
-            const auto end = candidates.begin() + count;
-            const auto less_likely = [&](const auto& a, const auto& b) { return likelier(b, a); };
-            std::make_heap(candidates.begin(), end, less_likely);
-            while (taken < count && (taken == 0 || sum < choice.top_p * total)) {
-                std::pop_heap(candidates.begin(), end - taken, less_likely);
-                taken++;
-                sum += weight(count - taken);
-            }
-            std::reverse(candidates.begin(), end);
+            for (total = 0; taken < count && (taken == 0 || total < wanted); taken++) total += weights[taken];
             count = taken;
-            total = sum;
         }
         double left = uniform() * total;
         size_t i = 0;
-        while (i + 1 < count && (left -= weight(i)) >= 0) i++;
+        while (i + 1 < count && (left -= weights[i]) >= 0) i++;
         token = candidates[i].second;
     }
     see(token);

@@ -23,13 +23,14 @@ class Sampler {
     std::vector<uint8_t> seen;     // [V], only where repetition is penalised
     uint64_t drawn = 0;
     std::vector<std::pair<float, int32_t>> candidates;
+    std::vector<double> weights;  // theirs
 
     double uniform();
 
  public:
     Sampler(const Choice& choice, int64_t V, std::vector<uint8_t> allowed);
-    void see(int64_t token);                 // a token of the prompt
-    int64_t choose(float* logits);           // it may change them; -1: none is allowed
+    void see(int64_t token);        // a token of the prompt
+    int64_t choose(float* logits);  // it may change them; -1: none is allowed
     int64_t vocabulary;
 };
 

@@ -68,7 +68,25 @@ class FlushDenormals {
 struct Job {
     void (*work)(void*, int, int);
     void* data;
+    int processor = -1;  // where the one who gave it runs
 };
+
+#if defined(__linux__)
+int this_processor() { return sched_getcpu(); }
+
+// A thread that is woken may find itself on the processor of the one who woke it, who spins and waits for it there. It
+// leaves for the others that it may use.
+void leave(int processor) {
+    cpu_set_t allowed;
+    if (processor < 0 || sched_getcpu() != processor) return;
+    if (sched_getaffinity(getpid(), sizeof allowed, &allowed) != 0) return;  // the first thread's: what the process has
+    CPU_CLR(processor, &allowed);
+    if (CPU_COUNT(&allowed) > 0) sched_setaffinity(0, sizeof allowed, &allowed);
+}
+#else
+int this_processor() { return -1; }
+void leave(int) {}
+#endif
 
 void run_share(const Job& job, int thread, int threads) {
     FlushDenormals flush;
@@ -150,6 +168,7 @@ class Pool {
                 threads = team;
             }
             if (thread < threads) {
+                leave(mine.processor);
                 run_share(mine, thread, threads);
                 __atomic_fetch_sub(&running, 1, __ATOMIC_RELEASE);
             }
@@ -201,7 +220,7 @@ const int watched = pthread_atfork(nullptr, nullptr, [] {
 const char* thread_source() { return OpenMP::get().usable() ? "openmp" : "own"; }
 
 void in_parallel(int threads, void (*work)(void*, int, int), void* data) {
-    const Job job{work, data};
+    const Job job{work, data, this_processor()};
     if (threads > 1) {
         struct Shared {
             Job job;

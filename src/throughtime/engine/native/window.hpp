@@ -86,7 +86,7 @@ struct Window {
     const long read_row = padded + LINE / sizeof(Operand);  // an odd number of lines: rows fall into different sets
     // x is multiplied as it lies, unless it has to be rounded or its rows are a multiple of a page apart: then a tile's
     // rows would fall into the same cache set, which holds fewer.
-    const bool copies_x = P::DEPTH == 2 || D % (PAGE / (long)sizeof(float)) == 0;
+    const bool copies_x = P::DEPTH > 1 || D % (PAGE / (long)sizeof(float)) == 0;
     const long x_depth = (D + P::DEPTH - 1) / P::DEPTH * P::DEPTH;
     const long x_row = x_depth + (copies_x ? LINE / (long)sizeof(Operand) : 0);
     float* saved = nullptr;
@@ -149,13 +149,30 @@ struct Window {
     }
 
     void copy_x(Operand* room, Range rows) const {
-        for (long row = rows.begin; row < rows.end; row++)
+        for (long row = rows.begin; row < rows.end; row++) {
+            const float scale = P::SCALED ? largest(l.x + row * D) : 1.0f;
             for (long d = 0; d < D; d += LANES) {
                 alignas(64) Operand part[LANES];
-                P::put(part, load_part(l.x + row * D + d, (int)(D - d < LANES ? D - d : LANES)));
+                P::put(part, load_part(l.x + row * D + d, (int)(D - d < LANES ? D - d : LANES)) / scale);
                 const long count = x_depth - d < LANES ? x_depth - d : LANES;
                 memcpy(room + row * x_row + d, part, count * sizeof(Operand));
             }
+            if (P::SCALED) end_row(room + row * x_row + x_depth, x_row - x_depth, scale);
+        }
+    }
+
+    // What the numbers of a row are to be divided by, so that none is above 1.
+    float largest(const float* row) const {
+        float found = 0;
+        for (long d = 0; d < D; d++) found = __builtin_fmaxf(found, __builtin_fabsf(row[d]));
+        return found > 0 ? found : 1.0f;
+    }
+
+    // What stands behind a row: where it is one of whole numbers of 16 bits, what 1 of them counts.
+    static void end_row(Operand* end, long room, float scale) {
+        memset(end, 0, room * sizeof(Operand));
+        scale /= 32767.0f;
+        if (P::SCALED) memcpy(end, &scale, sizeof scale);
     }
 };
 

@@ -1,0 +1,57 @@
+"""`throughtime quantize`: a smaller model folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from throughtime.cli.run_argument import open_run, open_text, run_argument, text_argument
+
+
+@click.command("quantize", short_help="Make a smaller model folder.")
+@run_argument
+@text_argument
+@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Default: RUN/int8.")
+def command(run: Path, text: str | None, out: Path | None) -> None:
+    """Write the model in RUN with int8 weights, a quarter of the size.
+
+    Both are measured on TEXT, or on what the run held out.
+
+    The new folder has a tokeniser and a recipe of its own: it is all that another machine needs.
+    """
+    from throughtime import folder as folders
+    from throughtime.errors import ThroughtimeError
+    from throughtime.objective.evaluation import evaluate
+    from throughtime.runtime.model import shapes
+    from throughtime.text import tokenizer as tokenizers
+
+    out = out or run / "int8"
+    if out.exists():
+        raise ThroughtimeError(f"{out} is there already; name another folder with --out")
+    place = folders.find(run)
+    tokens = tokenizers.load(place.home / folders.TOKENIZER).vocabulary_size
+    description = folders.read_description(place.folder, tokens)
+    found = folders.read_weights(place.folder, shapes(description.settings, tokens))
+    before = open_run(run)
+    name, ids = open_text(before, text)
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        folders.write_weights(partial, found.arrays, "int8")
+        shutil.copy(place.folder / folders.DESCRIPTION, partial)
+        for part in (folders.TOKENIZER, folders.RECIPE):
+            if (place.home / part).exists():
+                shutil.copy(place.home / part, partial)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    after = open_run(out)
+    perplexities = [evaluate(opened.model.network, ids).perplexity for opened in (before, after)]
+    for what, opened, perplexity in zip((found.held, "int8"), (before, after), perplexities, strict=True):
+        size = (opened.folder / folders.WEIGHTS).stat().st_size
+        click.echo(f"{what:<8}{size:>14,} bytes   perplexity {perplexity:.4f} on {name}")
+    click.echo(f"{'':<8}{perplexities[1] / perplexities[0] - 1:>+14.3%}")
+    click.echo(f"model:  {out}")

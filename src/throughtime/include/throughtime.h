@@ -1,0 +1,58 @@
+/* A trained language model in a C program. The file comes from `throughtime embed RUN FILE`.
+ *
+ * Functions that can fail say so by their result; tt_load says why. A model may be used by several threads at once; a
+ * state belongs to whoever made it. Link with libthroughtime.a, the C++ library, pthreads and dl. */
+#ifndef THROUGHTIME_H
+#define THROUGHTIME_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tt_model tt_model;
+
+/* How tokens are drawn; `throughtime generate --help` says what each setting means. */
+typedef struct {
+    double temperature;        /* 0: the likeliest token */
+    int64_t top_k;             /* 0: all */
+    double top_p;              /* 1: all */
+    double min_p;              /* 0: all */
+    double repetition_penalty; /* 1: none */
+    uint64_t seed;
+} tt_choice;
+
+/* Takes the bytes of a token; anything but 0 ends the text. */
+typedef int (*tt_sink)(void *user, const char *bytes, size_t length);
+
+/* Null where the file cannot be used: why is then in `error`, at most `room` bytes. */
+tt_model *tt_load(const char *file, int threads, char *error, size_t room);
+void tt_free(tt_model *model);
+
+int64_t tt_vocabulary(const tt_model *model);
+/* The floats of a state. All of them 0: nothing was read. To keep a state, copy it. */
+size_t tt_state_size(const tt_model *model);
+
+/* The bytes of a token; null where there is no such token. */
+const char *tt_piece(const tt_model *model, int64_t token, size_t *length);
+/* The tokens of a text, at most `room` of them; how many there are. -1: the model's tokens are words or byte pairs, which
+ * need its tokeniser; -2: the vocabulary lacks a character. */
+int64_t tt_encode(const tt_model *model, const char *text, size_t length, int64_t *tokens, int64_t room);
+
+/* Reads a token: the state moves on, and `logits`, as many as the vocabulary, tell of the token that follows. 0, or -1
+ * where there is no such token. */
+int tt_step(const tt_model *model, int64_t token, float *state, float *logits);
+
+/* The usual choice: draw from all tokens as they are likely. */
+tt_choice tt_usual(void);
+/* Reads `count` tokens, at least one, and writes up to `tokens` more into the sink. How many were written, or -1. */
+int64_t tt_generate(const tt_model *model, float *state, const int64_t *prompt, int64_t count, int64_t tokens,
+                    const tt_choice *choice, tt_sink sink, void *user);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
