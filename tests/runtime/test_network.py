@@ -201,6 +201,13 @@ def test_settings_out_of_range(change, message):
         Network(**given)
 
 
+@pytest.mark.usefixtures("either_twin")
+def test_an_option_that_no_kernel_has():
+    _, layer = made("elman", 2, 3, {})
+    with pytest.raises(SettingError, match="no kernel 'elman-sine'; are the options of the cell 'elman' right"):
+        Network([layer._replace(options={"activation": "sine"})])
+
+
 @needs_kernels
 def test_what_a_kernel_would_misread_is_refused():
     _, layer = made("gru", 4, 6, {})

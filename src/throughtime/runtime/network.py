@@ -80,7 +80,12 @@ class Network:
             vectors = np.concatenate([_dense(layer.arrays[name]) for name in form.vectors])
             kernel = form.kernel_of(layer.options)
             held = "bf16" if weights == "int8" and kernel in UNBOUNDED else weights
-            self._native.add(kernel, held, W, U, vectors, self.threads)
+            try:
+                self._native.add(kernel, held, W, U, vectors, self.threads)
+            except KeyError:
+                raise SettingError(
+                    f"the runtime has no kernel {kernel!r}; are the options of the cell {layer.cell!r} right?"
+                ) from None
             self.hidden_size = W.shape[0] // form.gates
         if head is not None:
             self._native.head(weights, _dense(head[0]), _dense(head[1]), self.threads)
