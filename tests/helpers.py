@@ -6,10 +6,17 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from hypothesis import strategies as st
 
+from throughtime.models.language import LanguageModel
+from throughtime.recipe import Model, Text
 from throughtime.text.corpus import Corpus, Document
+from throughtime.text.tokenizer import fit
+from throughtime.training.run import save_model
 
 
 class ArrayTokens:
@@ -59,3 +66,30 @@ def without_pytorch(code: str, *arguments: str) -> subprocess.CompletedProcess[s
     return subprocess.run(
         [sys.executable, "-c", _BLOCK + code, *arguments], capture_output=True, text=True, check=False
     )
+
+
+def model_folder(path: Path, text: str, tokens: str = "char", spread: float = 0.0, seed: int = 0, **values: Any):
+    """A model folder with random weights, moved by as much as `spread`; and the model."""
+    tokenizer = fit(Text(tokens=tokens, minimum_count=1, vocabulary_size=300), [text.encode()])
+    model = LanguageModel(Model(**values), tokenizer.vocabulary_size, torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += torch.empty_like(parameter).normal_(0, spread, generator=torch.Generator().manual_seed(1))
+    save_model(path, model, {})
+    (path / "tokenizer.json").write_text(tokenizer.to_json(), "utf-8")
+    return path, model
+
+
+def damaged(data: st.DataObject, content: bytes, at: int) -> bytes:
+    """The content with something changed, cut off, inserted or removed at a place, as hypothesis draws it."""
+    blob = bytearray(content)
+    match data.draw(st.sampled_from(["change", "cut", "insert", "remove"])):
+        case "change":
+            blob[at] ^= data.draw(st.integers(1, 255))
+        case "cut":
+            del blob[at:]
+        case "insert":
+            blob[at:at] = data.draw(st.binary(min_size=1, max_size=9))
+        case "remove":
+            del blob[at : at + data.draw(st.integers(1, 9))]
+    return bytes(blob)

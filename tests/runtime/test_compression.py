@@ -11,27 +11,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import damaged, model_folder
 from throughtime import engine, runtime
 from throughtime.errors import ThroughtimeError
-from throughtime.models.language import LanguageModel
-from throughtime.recipe import Model, Text
 from throughtime.runtime import compression
 from throughtime.runtime import network as networks
 from throughtime.runtime.compression import compress, decompress
-from throughtime.text.tokenizer import fit
-from throughtime.training.run import save_model
 
 TEXT = ("It was the best of times, it was the worst of times, it was the age of wisdom…\n" * 40).encode()
 
 
 def folder_of(path, tokens, seed=0):
-    tokenizer = fit(Text(tokens=tokens, minimum_count=1, vocabulary_size=300), [TEXT])
-    model = LanguageModel(
-        Model(cell="gru", hidden_size=16), tokenizer.vocabulary_size, torch.Generator().manual_seed(seed)
-    )
-    save_model(path, model, {})
-    (path / "tokenizer.json").write_text(tokenizer.to_json(), "utf-8")
-    return path
+    return model_folder(path, TEXT.decode(), tokens, seed=seed, cell="gru", hidden_size=16)[0]
 
 
 @pytest.fixture(scope="module", params=["byte", "bpe"])
@@ -124,22 +115,13 @@ def test_another_model_is_refused(place, tmp_path, model):
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_no_damage_goes_unseen(model, data):
-    blob = bytearray(compressed(model, TEXT[:800]))
-    at = data.draw(st.integers(0, len(blob) - 1))
-    match data.draw(st.sampled_from(["change", "cut", "insert", "remove"])):
-        case "change":
-            blob[at] ^= data.draw(st.integers(1, 255))
-        case "cut":
-            del blob[at:]
-        case "insert":
-            blob[at:at] = data.draw(st.binary(min_size=1, max_size=9))
-        case "remove":
-            del blob[at : at + data.draw(st.integers(1, 9))]
-    if bytes(blob) == compressed(model, TEXT[:800]):
+    whole = compressed(model, TEXT[:800])
+    blob = damaged(data, whole, data.draw(st.integers(0, len(whole) - 1)))
+    if blob == whole:
         return
     found = []
     with pytest.raises(ThroughtimeError) as caught:
-        found.extend(decompress(model, io.BytesIO(bytes(blob))))
+        found.extend(decompress(model, io.BytesIO(blob)))
     assert "\n" not in str(caught.value)
     assert b"".join(found) in (b"", TEXT[:800])
 

@@ -8,15 +8,11 @@ import zlib
 from pathlib import Path
 
 import pytest
-import torch
 
 import throughtime
+from helpers import model_folder
 from throughtime import runtime
-from throughtime.models.language import LanguageModel
-from throughtime.recipe import Model, Text
 from throughtime.runtime import embedded
-from throughtime.text.tokenizer import fit
-from throughtime.training.run import save_model
 
 PACKAGE = Path(throughtime.__file__).parent
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "write.c"
@@ -36,11 +32,7 @@ def program(tmp_path_factory):
 
 
 def folder_of(path, tokens="char", **values):
-    tokenizer = fit(Text(tokens=tokens), ["the cat sat on thé mat\n".encode()])
-    model = LanguageModel(Model(**values), tokenizer.vocabulary_size, torch.Generator().manual_seed(0))
-    save_model(path, model, {})
-    (path / "tokenizer.json").write_text(tokenizer.to_json(), "utf-8")
-    return path
+    return model_folder(path, "the cat sat on thé mat\n", tokens, **values)[0]
 
 
 def run(program, *arguments):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,28 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from throughtime import cells, engine, folder, runtime
+from helpers import damaged, model_folder
+from throughtime import cells, engine, runtime
+from throughtime import folder as folders
 from throughtime.errors import SettingError, ThroughtimeError
-from throughtime.models.language import LanguageModel
-from throughtime.recipe import Model, Text
 from throughtime.runtime import network as networks
 from throughtime.runtime.state import State
-from throughtime.text.tokenizer import fit
-from throughtime.training.run import save_model
 
 TEXT = "the cat sat on the mat,\nand the hat fell flat; who saw thé rat?\n"
 
 
 def folder_of(path, tokens="char", **values):
-    """A model folder with random weights, wide enough apart that its text is no noise."""
-    tokenizer = fit(Text(tokens=tokens, minimum_count=1, vocabulary_size=300), [TEXT.encode()])
-    model = LanguageModel(Model(**values), tokenizer.vocabulary_size, torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += torch.empty_like(parameter).normal_(0, 0.2, generator=torch.Generator().manual_seed(1))
-    save_model(path, model, {})
-    (path / "tokenizer.json").write_text(tokenizer.to_json(), "utf-8")
-    return path, model
+    """With weights wide enough apart that its text is no noise."""
+    return model_folder(path, TEXT, tokens, spread=0.2, **values)
 
 
 @pytest.fixture(scope="module")
@@ -218,22 +210,12 @@ def test_a_long_prompt_is_read_in_pieces(model, monkeypatch):
 def test_a_damaged_folder_is_refused_or_runs(place, tmp_path_factory, data):
     """Whatever byte is wrong or missing: one line, or a model that writes text."""
     name = data.draw(st.sampled_from(["model.safetensors", "model.json", "tokenizer.json"]))
-    blob = bytearray((place / name).read_bytes())
+    content = (place / name).read_bytes()
     # What is read first decides most: half of the damage is done there.
-    at = data.draw(st.one_of(st.integers(0, min(len(blob), 900) - 1), st.integers(0, len(blob) - 1)))
-    match data.draw(st.sampled_from(["change", "cut", "insert", "remove"])):
-        case "change":
-            blob[at] ^= data.draw(st.integers(1, 255))
-        case "cut":
-            del blob[at:]
-        case "insert":
-            blob[at:at] = data.draw(st.binary(min_size=1, max_size=9))
-        case "remove":
-            del blob[at : at + data.draw(st.integers(1, 9))]
-    damaged = tmp_path_factory.mktemp("damaged")
-    for part in place.iterdir():
-        (damaged / part.name).write_bytes(bytes(blob) if part.name == name else part.read_bytes())
-    refusal = complaint(lambda: write(runtime.load(damaged), "", 5, seed=0))
+    at = data.draw(st.one_of(st.integers(0, min(len(content), 900) - 1), st.integers(0, len(content) - 1)))
+    folder = shutil.copytree(place, tmp_path_factory.mktemp("damaged") / "model")
+    (folder / name).write_bytes(damaged(data, content, at))
+    refusal = complaint(lambda: write(runtime.load(folder), "", 5, seed=0))
     assert "\n" not in refusal
 
 
@@ -254,15 +236,15 @@ def test_a_model_that_is_too_large_to_be_true(place, tmp_path):
 def test_a_folder_of_int8(place, tmp_path):
     trained = runtime.load(place)
     wanted = runtime.model.shapes(trained.settings, trained.vocabulary_size)
-    found = folder.read_weights(place, wanted)
+    found = folders.read_weights(place, wanted)
     for name in ("model.json", "tokenizer.json"):
         (tmp_path / name).write_bytes((place / name).read_bytes())
-    folder.write_weights(tmp_path, found.arrays, "int8")
+    folders.write_weights(tmp_path, found.arrays, "int8")
     assert (tmp_path / "model.safetensors").stat().st_size < 0.45 * (place / "model.safetensors").stat().st_size
     small = runtime.load(tmp_path)
     assert small.network.weights == "int8"
     assert small.digest != trained.digest
-    again = folder.read_weights(tmp_path, wanted)
+    again = folders.read_weights(tmp_path, wanted)
     for name, array in again.arrays.items():
         np.testing.assert_allclose(array, found.arrays[name], atol=np.abs(found.arrays[name]).max() / 250)
     text = TEXT * 4

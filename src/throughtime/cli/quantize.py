@@ -24,16 +24,12 @@ def command(run: Path, text: str | None, out: Path | None) -> None:
     from throughtime import folder as folders
     from throughtime.errors import ThroughtimeError
     from throughtime.objective.evaluation import evaluate
-    from throughtime.runtime.model import shapes
-    from throughtime.text import tokenizer as tokenizers
+    from throughtime.runtime.model import read_parts
 
     out = out or run / "int8"
     if out.exists():
         raise ThroughtimeError(f"{out} is there already; name another folder with --out")
-    place = folders.find(run)
-    tokens = tokenizers.load(place.home / folders.TOKENIZER).vocabulary_size
-    description = folders.read_description(place.folder, tokens)
-    found = folders.read_weights(place.folder, shapes(description.settings, tokens))
+    place, _, _, found = read_parts(run)
     before = open_run(run)
     name, ids = open_text(before, text)
     partial = out.with_name(out.name + ".partial")

@@ -21,6 +21,7 @@ import json
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -112,7 +113,7 @@ def decompress(model: Model, source: BinaryIO) -> Iterator[bytes]:
                 f"the file was compressed with {what} {getattr(told, name)!s:.16}, this is {getattr(here, name)!s:.16}"
             )
     adapted = Adapted(model, told.adapt)
-    for number in range(1 << 62):
+    for number in count():
         start = source.read(_BLOCK.size)
         if len(start) < _BLOCK.size:
             raise _damaged(number, "it ends too early")

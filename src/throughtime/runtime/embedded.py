@@ -16,13 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from throughtime import folder as folders
-from throughtime.errors import SettingError
 from throughtime.folder import Floats, whole_numbers
-from throughtime.recipe import Model as Settings
-from throughtime.runtime.model import shapes
-from throughtime.runtime.network import TABLE_BYTES, UNBOUNDED, WEIGHTS, form_of
-from throughtime.text import tokenizer as tokenizers
+from throughtime.runtime.model import built, read_parts
+from throughtime.runtime.network import TABLE_BYTES, check_weights, given_of
 
 MAGIC = b"throughtime embedded 1\n"
 
@@ -37,27 +33,19 @@ def embed(run: str | Path, weights: str | None = None) -> bytes:
     Raises:
         ThroughtimeError: where a part is missing, damaged, or does not belong to the others.
     """
-    place = folders.find(run)
-    tokenizer = tokenizers.load(place.home / folders.TOKENIZER)
-    settings: Settings = folders.read_description(place.folder, tokenizer.vocabulary_size).settings
-    found = folders.read_weights(place.folder, shapes(settings, tokenizer.vocabulary_size))
-    weights, arrays = weights or found.held, found.arrays
-    if weights not in WEIGHTS:
-        raise SettingError(f"weights must be {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}, got {weights!r}")
-    form = form_of(settings.cell)
-    kernel = form.kernel_of(settings.cell_options)
-    held = "bf16" if weights == "int8" and kernel in UNBOUNDED else weights
-    scale = np.float32(settings.hidden_size**0.5 if settings.tied else 1.0)
+    found = read_parts(run)
+    tokenizer, settings, weights = found.tokenizer, found.settings, weights or found.weights.held
+    check_weights(weights)
+    layers, embedding, (W_o, b_o) = built(settings, found.weights.arrays)
     parts = [_number(TABLE_BYTES), _text(weights.encode()), _text(tokenizer.kind.encode())]
     parts += [_number(-1 if tokenizer.unknown is None else tokenizer.unknown), _number(tokenizer.vocabulary_size)]
     parts += [_text(piece) for piece in tokenizer.pieces]
-    parts += [_array(arrays["embedding"] * scale, "float32"), _number(settings.hidden_size), _number(settings.layers)]
-    for level in range(settings.layers):
-        parts += [_text(kernel.encode()), _text(held.encode())]
-        parts += [_array(arrays[f"stack.cells.{level}.{name}"], held) for name in (form.W, form.U) if name]
-        vectors = np.concatenate([arrays[f"stack.cells.{level}.{name}"] for name in form.vectors])
-        parts.append(_array(vectors[None], "float32"))
-    parts += [_array(arrays["embedding" if settings.tied else "W_o"], weights), _array(arrays["b_o"][None], "float32")]
+    parts += [_array(embedding, "float32"), _number(settings.hidden_size), _number(len(layers))]
+    for given in (given_of(layer, weights) for layer in layers):
+        parts += [_text(given.kernel.encode()), _text(given.weights.encode())]
+        parts += [_array(matrix, given.weights) for matrix in (given.W, given.U) if matrix is not None]
+        parts.append(_array(given.vectors[None], "float32"))
+    parts += [_array(W_o, weights), _array(b_o[None], "float32")]
     content = b"".join(parts)
     return MAGIC + _number(zlib.crc32(content)) + content
 

@@ -19,7 +19,7 @@ from throughtime import folder as folders
 from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.recipe import Model as Settings
 from throughtime.runtime.lanes import Choice, Lanes
-from throughtime.runtime.network import Layer, Network, form_of
+from throughtime.runtime.network import Floats, Layer, Network, form_of
 from throughtime.runtime.state import State
 from throughtime.text import tokenizer as tokenizers
 from throughtime.text.tokenizer import Tokenizer
@@ -59,11 +59,31 @@ def load(run: str | Path, weights: str | None = None, threads: int = 0) -> Model
     Raises:
         ThroughtimeError: where a part is missing, damaged, or does not belong to the others.
     """
+    parts = read_parts(run)
+    held = weights or parts.weights.held
+    return Model(parts.settings, parts.weights.arrays, parts.tokenizer, parts.weights.digest, held, threads)
+
+
+class Parts(NamedTuple):
+    """What lies in a model folder."""
+
+    place: folders.Place
+    tokenizer: Tokenizer
+    settings: Settings
+    weights: folders.Weights
+
+
+def read_parts(run: str | Path) -> Parts:
+    """The parts of a run's best model, or of a model folder, each checked against the others.
+
+    Raises:
+        ThroughtimeError: as `load`.
+    """
     place = folders.find(run)
     tokenizer = tokenizers.load(place.home / folders.TOKENIZER)
     settings = folders.read_description(place.folder, tokenizer.vocabulary_size).settings
-    found = folders.read_weights(place.folder, shapes(settings, tokenizer.vocabulary_size))
-    return Model(settings, found.arrays, tokenizer, found.digest, weights or found.held, threads)
+    weights = folders.read_weights(place.folder, shapes(settings, tokenizer.vocabulary_size))
+    return Parts(place, tokenizer, settings, weights)
 
 
 def shapes(settings: Settings, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
@@ -76,6 +96,27 @@ def shapes(settings: Settings, vocabulary_size: int) -> dict[str, tuple[int, ...
         of_cell = form_of(settings.cell).shapes(hidden if level else size, hidden)
         found |= {f"stack.cells.{level}.{name}": shape for name, shape in of_cell.items()}
     return found
+
+
+class Built(NamedTuple):
+    """What a `Network` is made of."""
+
+    layers: list[Layer]
+    embedding: Floats
+    head: tuple[Floats, Floats]
+
+
+def built(settings: Settings, arrays: Mapping[str, Floats]) -> Built:
+    """The network of a language model. Tied, one matrix is both: what is read from it is multiplied by H^1/2."""
+    names = form_of(settings.cell).shapes(1, 1)
+    layers = [
+        Layer(settings.cell, {name: arrays[f"stack.cells.{level}.{name}"] for name in names}, settings.cell_options)
+        for level in range(settings.layers)
+    ]
+    rows_VD = arrays["embedding"]
+    if settings.tied:
+        return Built(layers, rows_VD * np.float32(settings.hidden_size**0.5), (rows_VD, arrays["b_o"]))
+    return Built(layers, rows_VD, (arrays["W_o"], arrays["b_o"]))
 
 
 @final
@@ -101,19 +142,7 @@ class Model:
     ):
         self.settings, self.tokenizer, self.digest = settings, tokenizer, digest
         self.vocabulary_size = tokenizer.vocabulary_size
-        layers = [
-            Layer(
-                settings.cell,
-                {name: arrays[f"stack.cells.{level}.{name}"] for name in form_of(settings.cell).shapes(1, 1)},
-                settings.cell_options,
-            )
-            for level in range(settings.layers)
-        ]
-        embedding = arrays["embedding"]
-        W_o = embedding if settings.tied else arrays["W_o"]
-        if settings.tied:
-            embedding = embedding * np.float32(settings.hidden_size**0.5)
-        self.network = Network(layers, embedding, (W_o, arrays["b_o"]), weights, threads)
+        self.network = Network(*built(settings, arrays), weights, threads)
 
     def initial_state(self, batch_size: int = 1) -> State:
         """The state before any text."""

@@ -64,8 +64,7 @@ class Network:
         weights: str = "float32",
         threads: int = 0,
     ):
-        if weights not in WEIGHTS:
-            raise SettingError(f"weights must be {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}, got {weights!r}")
+        check_weights(weights)
         if threads < 0:
             raise SettingError(f"threads must not be negative, got {threads}")
         self.threads = threads or usable_threads()
@@ -74,19 +73,14 @@ class Network:
         if embedding is not None:
             self._native.embed(_dense(embedding))
         for layer in layers:
-            form = form_of(layer.cell)
-            W = _dense(layer.arrays[form.W])
-            U = None if form.U is None else _dense(layer.arrays[form.U])
-            vectors = np.concatenate([_dense(layer.arrays[name]) for name in form.vectors])
-            kernel = form.kernel_of(layer.options)
-            held = "bf16" if weights == "int8" and kernel in UNBOUNDED else weights
+            given = given_of(layer, weights)
             try:
-                self._native.add(kernel, held, W, U, vectors, self.threads)
+                self._native.add(*given, self.threads)
             except KeyError:
                 raise SettingError(
-                    f"the runtime has no kernel {kernel!r}; are the options of the cell {layer.cell!r} right?"
+                    f"the runtime has no kernel {given.kernel!r}; are the options of the cell {layer.cell!r} right?"
                 ) from None
-            self.hidden_size = W.shape[0] // form.gates
+            self.hidden_size = len(given.W) // form_of(layer.cell).gates
         if head is not None:
             self._native.head(weights, _dense(head[0]), _dense(head[1]), self.threads)
         self.state_arrays = sum(form_of(layer.cell).state_arrays for layer in layers)
@@ -153,6 +147,35 @@ class Network:
     def sampler(vocabulary_size: int, **choice: Any) -> Any:
         """One lane's way of choosing; the arguments of `reference.Sampler`."""
         return engine.sampler(vocabulary_size, **choice) or reference.Sampler(vocabulary_size, **choice)
+
+
+class Given(NamedTuple):
+    """A layer as its kernel takes it."""
+
+    kernel: str
+    weights: str
+    W: Floats
+    U: Floats | None
+    vectors: Floats
+
+
+def given_of(layer: Layer, weights: str) -> Given:
+    """What a kernel is given of a layer whose weights are to be held so."""
+    form = form_of(layer.cell)
+    kernel = form.kernel_of(layer.options)
+    return Given(
+        kernel,
+        "bf16" if weights == "int8" and kernel in UNBOUNDED else weights,
+        _dense(layer.arrays[form.W]),
+        None if form.U is None else _dense(layer.arrays[form.U]),
+        np.concatenate([_dense(layer.arrays[name]) for name in form.vectors]),
+    )
+
+
+def check_weights(weights: str) -> None:
+    """Refuse what is none of WEIGHTS (SettingError)."""
+    if weights not in WEIGHTS:
+        raise SettingError(f"weights must be {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}, got {weights!r}")
 
 
 def form_of(cell: str) -> Form:

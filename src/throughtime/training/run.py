@@ -59,8 +59,8 @@ def free_folder(out: str | Path | None, text: Text) -> Path:
         return folder
     first = text.sources[0] if text.sources else ""
     stem = Path(first.replace("*", "").replace(":", "-")).stem.strip("-") or "text"
-    folders = (Path("runs", f"{stem}-{text.tokens}" + (f"-{n}" if n > 1 else "")) for n in count(1))
-    return next(folder for folder in folders if not folder.exists())
+    free = (Path("runs", f"{stem}-{text.tokens}" + (f"-{n}" if n > 1 else "")) for n in count(1))
+    return next(folder for folder in free if not folder.exists())
 
 
 def settled(recipe: Recipe) -> Recipe:
