@@ -205,9 +205,9 @@ struct Forward : Window<Cell, P> {
     }
 
     void last_states(long block, Range rows) const {
+        if (!l.hidden) return;
         for (long b = rows.begin; b < rows.end; b++) {
             const long at = b * H + block * LANES;
-            if (!l.hidden) continue;
             memcpy(l.hidden + at, l.y + (T - 1) * B * H + at, Base::valid(block) * sizeof(float));
             if (!Cell::CARRIES_HIDDEN)
                 store_part(l.carried + at, load(Base::saved_at(block, T - 1, b) + Cell::CARRIED * LANES),

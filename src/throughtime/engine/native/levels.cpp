@@ -24,8 +24,8 @@ DECLARE(avx512)
 DECLARE(avx512bf16)
 #endif
 
-// AMD's cores multiply bf16 at twice the
-// rate of float32; Intel's, as far as they lack tiles, at half of it, so that there bf16 is better unpacked.
+// AMD's cores multiply bf16 at twice the rate of float32; Intel's, as far as they lack tiles, at half of it, so that
+// there bf16 is better unpacked.
 std::vector<const Level*> levels() {
     std::vector<const Level*> found{&portable::level};
 #if defined(HAS_LEVEL_AVX2)

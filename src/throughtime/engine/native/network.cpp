@@ -72,13 +72,6 @@ int64_t Network::state_arrays() const {
     return arrays;
 }
 
-size_t Network::bytes() const {
-    size_t total = embedding.size() * sizeof(float);
-    for (const Packed& layer : layers) total += layer.size();
-    for (const Packed& layer : head) total += layer.size();
-    return total;
-}
-
 void Network::run(const Steps& steps, const float* before, float* after, int64_t wanted, float* out,
                   int threads) const {
     const int64_t T = steps.T, B = steps.B, H = units(), rows = T * B, state = B * H;

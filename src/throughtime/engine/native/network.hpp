@@ -28,7 +28,6 @@ class Packed {
     int64_t inputs() const { return D; }
     int64_t units() const { return H; }
     int64_t vocabulary() const { return V; }
-    size_t size() const { return bytes; }
     int arrays() const { return kernel->carries_hidden ? 1 : 2; }  // of a state
 };
 
@@ -64,8 +63,6 @@ class Network {
     int64_t units() const { return layers.front().units(); }
     int64_t outputs() const { return head.empty() ? units() : head.front().units(); }
     int64_t state_arrays() const;
-    size_t bytes() const;
-    bool empty() const { return layers.empty(); }
 
     // The outputs of the last `wanted` steps go to out [wanted, B, outputs]. `before` may be `after`.
     void run(const Steps& steps, const float* before, float* after, int64_t wanted, float* out, int threads) const;

@@ -203,8 +203,7 @@ void bind_network(nb::module_& m) {
         .def("nats", &Bound::nats, nb::arg("logits"), nb::arg("targets"), nb::arg("nats").noconvert())
         .def("probabilities", &Bound::probabilities, nb::arg("logits"), nb::arg("bias"), nb::arg("out").noconvert())
         .def("generate", &Bound::generate, nb::arg("logits").noconvert(), nb::arg("state").noconvert(),
-             nb::arg("samplers"), nb::arg("tokens").noconvert(), nb::arg("threads"))
-        .def_prop_ro("bytes", &Bound::bytes);
+             nb::arg("samplers"), nb::arg("tokens").noconvert(), nb::arg("threads"));
 }
 
 }  // namespace throughtime

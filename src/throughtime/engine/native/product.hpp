@@ -14,23 +14,27 @@ struct Strides {
     int segments, length;
 };
 
-// float32: one k at a time.
-struct Float32 {
-    typedef float Operand;  // what a state or a gradient is stored as, to be multiplied
-    typedef float Left;
-    typedef float Right;
-    typedef Float32 Gradient;              // the policy of the weights' gradients, where neither side is a weight
-    static constexpr int DEPTH = 1;        // k's in one step: packed side by side in B
-    static constexpr int ADVANCE = 1;      // elements of A that a step moves on by
-    static constexpr int PER_LEFT = 1;     // operands in one element of A
+// What products have in common whose sums are numbers as they are.
+struct FloatSums {
+    typedef Vec Sum;
     static constexpr int TAIL = 0;         // vectors behind a panel, for each of its own
     static constexpr int WIDE = 1;         // registers that a sum takes
     static constexpr bool SCALED = false;  // whether a row of A is a row of whole numbers, with a scale behind it
-    typedef Vec Sum;
+
+    static INLINE Vec total(const Sum& sum, const void*, int, const void*) { return sum; }
+};
+
+// float32: one k at a time.
+struct Float32 : FloatSums {
+    typedef float Operand;  // what a state or a gradient is stored as, to be multiplied
+    typedef float Left;
+    typedef float Right;
+    typedef Float32 Gradient;           // the policy of the weights' gradients, where neither side is a weight
+    static constexpr int DEPTH = 1;     // k's in one step: packed side by side in B
+    static constexpr int ADVANCE = 1;   // elements of A that a step moves on by
+    static constexpr int PER_LEFT = 1;  // operands in one element of A
 
     static INLINE void put(Operand* to, Vec v) { store(to, v); }
-
-    static INLINE Vec total(const Sum& sum, const Right*, int, const Left*) { return sum; }
 
     template <int R, int C>
     static INLINE void step(Vec (&sum)[R][C], const Left* a, long row, long, const Right* b) {
@@ -47,16 +51,12 @@ struct Float32 {
 
 // bf16 weights, made float32 on the way into the registers. A is float32, rounded to bf16 when it was stored.
 // On processors whose bf16 instruction is slower than two multiplications (or missing), this is the faster way.
-struct Unpacked16 {
+struct Unpacked16 : FloatSums {
     typedef float Operand;
     typedef float Left;
     typedef uint32_t Right;  // two k's of a column
     typedef Float32 Gradient;
-    typedef Vec Sum;
-    static constexpr int DEPTH = 2, ADVANCE = 2, PER_LEFT = 1, TAIL = 0, WIDE = 1;
-    static constexpr bool SCALED = false;
-
-    static INLINE Vec total(const Sum& sum, const Right*, int, const Left*) { return sum; }
+    static constexpr int DEPTH = 2, ADVANCE = 2, PER_LEFT = 1;
 
     static INLINE void put(Operand* to, Vec v) { store(to, round_to_bf16(v)); }
 
@@ -82,16 +82,12 @@ struct Unpacked16 {
 
 #if defined(__AVX512BF16__)
 // bf16 on both sides, multiplied in pairs by the processor's own instruction, summed in float32.
-struct Paired16 {
+struct Paired16 : FloatSums {
     typedef uint16_t Operand;
     typedef uint32_t Left;  // two k's of a row
     typedef uint32_t Right;
     typedef Paired16 Gradient;
-    typedef Vec Sum;
-    static constexpr int DEPTH = 2, ADVANCE = 1, PER_LEFT = 2, TAIL = 0, WIDE = 1;
-    static constexpr bool SCALED = false;
-
-    static INLINE Vec total(const Sum& sum, const Right*, int, const Left*) { return sum; }
+    static constexpr int DEPTH = 2, ADVANCE = 1, PER_LEFT = 2;
 
     static INLINE void put(Operand* to, Vec v) { store_bf16(to, v); }
 
