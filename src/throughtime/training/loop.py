@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -13,8 +15,8 @@ import torch
 
 from throughtime import recipe as recipes
 from throughtime.errors import ThroughtimeError
-from throughtime.gradient.clipping import clip
-from throughtime.gradient.truncation import truncation
+from throughtime.gradient.clipping import Clipping
+from throughtime.gradient.truncation import Position, Truncation, truncation
 from throughtime.machine import usable_threads
 from throughtime.models.decoding import generate
 from throughtime.models.language import LanguageModel
@@ -85,8 +87,15 @@ def train(
 def dry_run(recipe: Recipe) -> list[str]:
     """What `train` would say first. The text is read and tokenised, the model built, nothing trained or written."""
     dataset = prepare(recipe.text)
-    cut = partition(dataset.train, recipe.streams, recipe.training.seed)
+    _, cut = cutting(recipe, dataset)
     return introduction(recipe, dataset, cut, LanguageModel(recipe.model, dataset.tokenizer.vocabulary_size))
+
+
+def cutting(recipe: Recipe, dataset: Dataset) -> tuple[Truncation, Partition]:
+    """How a recipe cuts the way back through time, and the training text."""
+    streams, seed = recipe.streams, recipe.training.seed
+    way = truncation(recipe.gradient, streams.window, seed)
+    return way, partition(dataset.train, streams, seed, way.lengths)
 
 
 def introduction(recipe: Recipe, dataset: Dataset, cut: Partition, model: LanguageModel) -> list[str]:
@@ -100,8 +109,8 @@ def introduction(recipe: Recipe, dataset: Dataset, cut: Partition, model: Langua
         *(describe(name, tokenizer, ids) for name, ids in dataset.splits().items()),
         f"model: {settings.layers} x {settings.cell} of {settings.hidden_size} units, "
         f"{count_parameters(model):,} parameters, run by {model.engine} ({model.engine_reason})",
-        f"an epoch is {cut.windows_per_epoch:,} windows ({recipe.streams.partition}) of {cut.lanes} lanes x "
-        f"{cut.window} tokens; the budget is {budget}",
+        f"an epoch is {cut.windows_in(0):,} windows ({recipe.streams.partition}) of {cut.lanes} lanes x "
+        f"{cut.window} tokens; truncation {recipe.gradient.truncation}; the budget is {budget}",
     ]
 
 
@@ -126,20 +135,20 @@ class Trainer:
     def __init__(self, recipe: Recipe, dataset: Dataset, folder: Path, display: Display):
         self.recipe, self.dataset, self.folder, self.display = recipe, dataset, folder, display
         seed = recipe.training.seed
-        self.partition = partition(dataset.train, recipe.streams, seed)
+        self.truncation, self.partition = cutting(recipe, dataset)
         self.model = LanguageModel(recipe.model, dataset.tokenizer.vocabulary_size, torch.Generator().manual_seed(seed))
         self.parameters = list(self.model.parameters())
         self.optimiser = optimiser(self.parameters, recipe.training)
-        self.truncation = truncation(recipe.gradient)
+        self.clipping = Clipping(recipe.gradient)
         self.noise = torch.Generator().manual_seed(seed + 1)
-        self.state = self.model.initial_state(recipe.streams.lanes)
-        self.place, self.steps, self.tokens, self.skipped_in_a_row = Place(), 0, 0, 0
+        self.position = Position(Place(), self.model.initial_state(recipe.streams.lanes))
+        self.steps = self.tokens = self.skipped_in_a_row = 0
         self.recent = Recent()
         self.validations = self.since_best = 0
         self.best = math.inf
         self.sample = ""
         self.journal = Journal(self.folder / "journal.jsonl")
-        self.budget = Budget.of(recipe.training, self.partition.windows_per_epoch)
+        self.budget = Budget.of(recipe.training, partial(self.truncation.updates, self.partition))
 
     def run(self) -> Result:
         training = self.recipe.training
@@ -181,52 +190,53 @@ class Trainer:
         )
 
     def _step(self) -> None:
-        """One window: forward, back through time, update; the state is carried on."""
+        """One update: forward, back through time; the state is carried on."""
         began = time.perf_counter()
-        place, window = self.place, self.partition[self.place]
-        rate = learning_rate(self.recipe.training, self.budget.progress(self.steps))
-        fresh_TB = torch.from_numpy(window.fresh_TB) if window.fresh_TB.any() else None
-        nats_TB, state = self.model.nats(
-            torch.from_numpy(window.inputs_TB),
-            torch.from_numpy(window.targets_TB),
-            self.state,
-            fresh_TB,
-            self.truncation.flow(window),
-            self.noise,
-        )
-        loss = nats_TB.mean()
-        loss.backward()
-        norm = clip(self.parameters, self.recipe.gradient)
+        progress, here = self.budget.progress(self.steps), self.position
+        update = self.truncation.update(self.model, self.partition, here, self.noise, progress)
+        norm, bound = self.clipping(self.parameters)
         self.steps += 1
-        self.tokens += nats_TB.numel()
-        self.place = self.partition.after(place)
-        if math.isfinite(loss.item()) and math.isfinite(norm):
+        self.tokens += update.tokens
+        self.position = update.position
+        self.rate = learning_rate(self.recipe.training, progress) * update.rate
+        if math.isfinite(update.loss) and math.isfinite(norm):
             for group in self.optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = self.rate
             self.optimiser.step()
-            self.state = self.truncation.carry(state)
-            clipped = 0 < self.recipe.gradient.clip_norm < norm
-            self.recent.add(loss.item(), norm, clipped, time.perf_counter() - began)
+            self.recent.add(update.loss, update.tokens, norm, bound, time.perf_counter() - began)
             self.skipped_in_a_row = 0
         else:
-            self._skip(place, loss.item(), norm)
-        self.rate = rate
+            self._skip(here.place, update.loss, norm)
         self.optimiser.zero_grad()
 
     def _skip(self, place: Place, loss: float, norm: float) -> None:
         """Leave a minibatch out, or stop, as the recipe says. Its state is not carried: it may not be finite either."""
-        self.journal.write("nonfinite", step=self.steps, epoch=place.epoch, window=place.window, loss=str(loss))
+        written = self._write_out(place)
+        self.journal.write(
+            "nonfinite", step=self.steps, epoch=place.epoch, window=place.window, loss=str(loss), batch=written.name
+        )
         where = f"step {self.steps} (epoch {place.epoch}, window {place.window}): loss {loss}, gradient norm {norm}"
         self.skipped_in_a_row += 1
         if self.recipe.training.nonfinite == "stop" or self.skipped_in_a_row > SKIPS_IN_A_ROW:
             best = self.folder / "best"
             kept = f"{best} is kept" if best.exists() else "there was no validation yet"
             raise ThroughtimeError(
-                f"the training went off at {where}; {kept}; "
+                f"the training went off at {where}; its minibatch is in {written}; {kept}; "
                 "lower training.learning_rate or gradient.clip_norm, or set training.nonfinite = 'skip'"
             )
-        self.display.say(f"left out {where}; the state begins anew")
-        self.state = self.model.initial_state(self.recipe.streams.lanes)
+        self.display.say(f"left out {where}; its minibatch is in {written}; the state begins anew")
+        self.position = Position(self.position.place, self.model.initial_state(self.partition.lanes))
+
+    def _write_out(self, place: Place) -> Path:
+        """A minibatch in a file of its own: what each lane read."""
+        window, decode = self.partition[place], self.dataset.tokenizer.decode
+        lanes = [
+            {"ids": ids, "text": decode(ids), "fresh": fresh}
+            for ids, fresh in zip(window.inputs_TB.T.tolist(), window.fresh_TB.T.tolist(), strict=True)
+        ]
+        path = self.folder / f"nonfinite-{self.steps}.json"
+        path.write_text(json.dumps({**place._asdict(), "lanes": lanes}, ensure_ascii=False) + "\n", "utf-8")
+        return path
 
     def _moment(self, progress: float) -> Moment:
         seconds = self.budget.seconds
@@ -234,7 +244,7 @@ class Trainer:
             step=self.steps,
             progress=progress,
             nats_per_token=self.recent.loss,
-            tokens_per_second=self.recent.pace * self.partition.lanes * self.partition.window,
+            tokens_per_second=self.recent.tokens_per_second,
             seconds=seconds,
             seconds_left=self.budget.seconds_left(self.steps),
         )
@@ -243,16 +253,16 @@ class Trainer:
         self.journal.write(
             "train",
             step=self.steps,
-            epoch=self.place.epoch,
+            epoch=self.position.place.epoch,
             tokens=self.tokens,
             nats_per_token=self.recent.loss,
             gradient_norm=self.recent.norm,
             clipped_share=self.recent.clipped,
             learning_rate=self.rate,
             seconds=round(self.budget.seconds, 3),
-            tokens_per_second=round(self.recent.pace * self.partition.lanes * self.partition.window),
+            tokens_per_second=round(self.recent.tokens_per_second),
         )
-        self.recent = Recent(self.recent.loss, self.recent.pace)
+        self.recent = Recent(self.recent.loss, self.recent.tokens_per_second)
 
     def _validate(self, number: int) -> None:
         """Measure, keep the model if it is the best so far, show a sample. The training state is not touched."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -46,9 +46,10 @@ class Budget:
     _begin: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def of(cls, training: Training, windows_per_epoch: int) -> Budget:
+    def of(cls, training: Training, steps_in: Callable[[float], int]) -> Budget:
+        """The recipe's budget; `steps_in` says how many optimiser steps there are in so many epochs."""
         if training.epochs is not None:
-            return cls(max(1, round(training.epochs * windows_per_epoch)), None)
+            return cls(steps_in(training.epochs), None)
         return cls(training.steps, training.minutes)
 
     @property
