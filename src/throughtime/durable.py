@@ -66,14 +66,15 @@ def replace_file(path: Path, content: bytes) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to be filled by `write_file`, which takes its name where the block ends well.
+    """A folder to be filled by the functions here, which takes its name where the block ends well.
 
     There must be no folder of that name, and only one process at a time may make it.
     """
     partial = path.with_name(path.name + PARTIAL)
     if partial.exists():
         shutil.rmtree(partial)
-    make_folder(partial)
+    make_folder(path.parent)
+    partial.mkdir()
     try:
         yield partial
         sync_folder(partial)

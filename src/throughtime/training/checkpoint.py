@@ -140,8 +140,8 @@ class Checkpoints:
 
     def _write(self, step: int, contents: Mapping[str, bytes], best: bool) -> None:
         try:
-            durable.make_folder(self.folder)
-            self._clean()
+            for left in self.folder.glob(f"step-*{durable.PARTIAL}"):
+                shutil.rmtree(left)
             whole, _ = self._list()
             manifest = _Manifest(
                 step=step,
@@ -199,12 +199,6 @@ class Checkpoints:
             *(place for place in places if self.every and numbers[place] % self.every == 0),
         }
         return [place for place in (*numbers, *damaged) if place not in kept]
-
-    def _clean(self) -> None:
-        """Remove what a killed process left half written or half removed."""
-        for place in self.folder.iterdir():
-            if place.name.endswith(durable.PARTIAL) and NAME.fullmatch(place.name.removesuffix(durable.PARTIAL)):
-                shutil.rmtree(place)
 
 
 def _read_manifest(place: Path) -> _Manifest:
