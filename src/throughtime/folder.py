@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
+from throughtime.durable import replace_file
 from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Model, Recipe, build, read
 
@@ -78,7 +79,7 @@ def write_description(folder: Path, description: Description, version: str, trai
         "throughtime": version,
         "trained": dict(trained),
     }
-    (folder / DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    replace_file(folder / DESCRIPTION, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_description(folder: Path, tokens: int) -> Description:
@@ -128,7 +129,7 @@ def write_weights(folder: Path, arrays: Mapping[str, Floats], held: str = "float
         entries[name] = np.ascontiguousarray(array, np.float32)
         if held == "int8" and array.ndim == 2:
             entries[name], entries[name + SCALE] = whole_numbers(entries[name])
-    (folder / WEIGHTS).write_bytes(save(entries))
+    replace_file(folder / WEIGHTS, save(entries))
 
 
 def read_weights(folder: Path, wanted: Mapping[str, tuple[int, ...]]) -> Weights:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import click
@@ -22,6 +21,7 @@ def command(run: Path, text: str | None, out: Path | None) -> None:
     The new folder has a tokeniser and a recipe of its own: it is all that another machine needs.
     """
     from throughtime import folder as folders
+    from throughtime.durable import new_folder, write_file
     from throughtime.errors import ThroughtimeError
     from throughtime.objective.evaluation import evaluate
     from throughtime.runtime.model import read_parts
@@ -32,18 +32,12 @@ def command(run: Path, text: str | None, out: Path | None) -> None:
     place, _, _, found = read_parts(run)
     before = open_run(run)
     name, ids = open_text(before, text)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    copied = [place.folder / folders.DESCRIPTION, place.home / folders.TOKENIZER, place.home / folders.RECIPE]
+    with new_folder(out) as partial:
         folders.write_weights(partial, found.arrays, "int8")
-        shutil.copy(place.folder / folders.DESCRIPTION, partial)
-        for part in (folders.TOKENIZER, folders.RECIPE):
-            if (place.home / part).exists():
-                shutil.copy(place.home / part, partial)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        for path in copied:
+            if path.exists():
+                write_file(partial / path.name, path.read_bytes())
     after = open_run(out)
     perplexities = [evaluate(opened.model.network, ids).perplexity for opened in (before, after)]
     for what, opened, perplexity in zip((found.held, "int8"), (before, after), perplexities, strict=True):

@@ -67,14 +67,10 @@ def new_file(path: Path, force: bool) -> Iterator[BinaryIO]:
     Raises:
         ThroughtimeError: where there is one of that name already, unless `force`.
     """
+    from throughtime import durable
     from throughtime.errors import ThroughtimeError
 
     if path.exists() and not force:
         raise ThroughtimeError(f"{path} is there already; name another with --out, or give --force")
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with durable.new_file(path) as file:
+        yield file

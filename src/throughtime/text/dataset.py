@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from throughtime.durable import NewFile
 from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.recipe import Text
 from throughtime.text import tokenizer as tokenizers
-from throughtime.text.cache import NewFile, cache_folder, hash_of
+from throughtime.text.cache import cache_folder, hash_of
 from throughtime.text.corpus import Corpus, Scan, notes, open_corpus, read_pieces, scan, split_corpus
 from throughtime.text.ids import FORMAT, IdsFile, write_ids
 from throughtime.text.tokenizer import Tokenizer
@@ -106,7 +107,7 @@ def _fitted(settings: Text, train: Corpus, found: Scan) -> Tokenizer:
     if place.exists():
         return tokenizers.load(place)
     tokenizer = tokenizers.fit(settings, _to_fit(settings, train))
-    with NewFile("tokenizers") as new:
+    with NewFile(cache_folder("tokenizers")) as new:
         new.file.write(tokenizer.to_json().encode())
         new.publish(place.name)
     return tokenizer

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from throughtime.durable import NewFile
 from throughtime.errors import ThroughtimeError
-from throughtime.text.cache import NewFile
+from throughtime.text.cache import cache_folder
 from throughtime.text.corpus import Corpus, Piece, Scan, read_pieces
 from throughtime.text.tokenizer import Tokenizer
 
@@ -115,7 +116,7 @@ def write_ids(name: str, corpus: Corpus, scan: Scan, tokenizer: Tokenizer, separ
     lengths = np.array([len(piece) for piece in tokenizer.pieces])
     if tokenizer.unknown is not None:
         lengths[tokenizer.unknown] = 0
-    with NewFile("ids") as new:
+    with NewFile(cache_folder("ids")) as new:
         file = new.file
         file.seek(HEADER_ROOM)
         for batch in _batches(read_pieces(corpus, tokenizer.piece_limit, separator)):

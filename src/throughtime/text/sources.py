@@ -20,9 +20,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from throughtime.durable import NewFile
 from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Text
-from throughtime.text.cache import NewFile, cache_folder, hash_of
+from throughtime.text.cache import cache_folder, hash_of
 
 BLOCK = 1 << 22
 """Bytes read at a time."""
@@ -93,7 +94,7 @@ def _neighbour(path: Path) -> str:
 def _spooled(name: str, stream: BinaryIO) -> Source:
     """What a stream says, in a file under its hash: it can be read only once, and is needed several times."""
     digest = hashlib.sha256()
-    with NewFile("plain") as new:
+    with NewFile(cache_folder("plain")) as new:
         for block in iter(lambda: stream.read(BLOCK), b""):
             digest.update(block)
             new.file.write(block)
@@ -123,7 +124,7 @@ def _language_reference() -> Path:
     content = "\n\n".join(dict.fromkeys(paragraphs)).encode()
     name = f"language-reference-{hash_of(content)}.txt"
     if not (cache_folder("plain") / name).exists():
-        with NewFile("plain") as new:
+        with NewFile(cache_folder("plain")) as new:
             new.file.write(content)
             new.publish(name)
     return cache_folder("plain") / name
@@ -141,7 +142,7 @@ def _plain(source: Source, settings: Text) -> Source:
     place = cache_folder("plain") / name
     if not place.exists():
         opened = gzip.GzipFile(source.path) if zipped else source.path.open("rb")
-        with opened as raw, NewFile("plain") as new:
+        with opened as raw, NewFile(cache_folder("plain")) as new:
             for block in _converted(source.name, raw, None if utf8 else settings.encoding, settings.newlines):
                 new.file.write(block)
             new.publish(name)

@@ -6,7 +6,6 @@ model.safetensors and model.json; one of them beside a tokenizer.json is a model
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from throughtime import folder as folders
+from throughtime.durable import make_folder
 from throughtime.errors import ThroughtimeError
 from throughtime.models.language import LanguageModel
 from throughtime.recipe import Recipe, Text
@@ -78,18 +78,10 @@ def settled(recipe: Recipe) -> Recipe:
 
 
 def save_model(folder: Path, model: LanguageModel, facts: Mapping[str, Any]) -> None:
-    """Write a model folder's own two files: aside, then in place of the old one."""
-    aside = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    folders.write_weights(aside, {name: array.numpy() for name, array in model.state_dict().items()})
-    folders.write_description(aside, folders.Description(model.settings, model.vocabulary_size), VERSION, facts)
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    aside.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    """Write a model folder's own two files, or put new ones in their place, at no moment without a model there."""
+    make_folder(folder)
+    folders.write_weights(folder, {name: array.numpy() for name, array in model.state_dict().items()})
+    folders.write_description(folder, folders.Description(model.settings, model.vocabulary_size), VERSION, facts)
 
 
 def load_model(folder: Path, vocabulary_size: int) -> LanguageModel:

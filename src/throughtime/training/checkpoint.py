@@ -1,0 +1,255 @@
+"""Checkpoints: all that a training needs to go on, each in a folder that is whole or not there.
+
+`step-N/` holds arrays as safetensors, the rest as facts.json, and manifest.json, which has the size and the SHA-256 of
+each file, and of itself. `last` names the newest. Reading trusts nothing: what does not hold is said in a line, and the
+checkpoint before it is taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, final
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from throughtime import durable
+from throughtime.errors import ThroughtimeError
+
+FACTS, MANIFEST, LAST = "facts.json", "manifest.json", "last"
+SUFFIX = ".safetensors"
+NAME = re.compile(r"step-([0-9]{1,18})(\.[0-9]{1,18})?")
+"""Of a checkpoint. The second of a step, which there is after a training went back, is called step-N.2."""
+
+Arrays = Mapping[str, Mapping[str, Tensor]]
+"""For each file, by its name without the ending, its arrays by theirs."""
+
+
+class Checkpoint(NamedTuple):
+    """What was written at a step."""
+
+    step: int
+    arrays: dict[str, dict[str, Tensor]]
+    """For each file, by its name without the ending, its arrays by theirs."""
+    facts: dict[str, Any]
+    folder: Path
+    """Where it lies."""
+
+
+class Found(NamedTuple):
+    """The newest checkpoint that holds."""
+
+    checkpoint: Checkpoint | None
+    """None where there is none."""
+    notes: list[str]
+    """In lines, what is wrong with newer ones."""
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    bytes: int
+    sha256: str
+
+
+class _Manifest(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    format: Literal[1] = 1
+    step: int
+    number: int = Field(ge=1)
+    """Checkpoints are counted as they are written: steps may go back, and so may clocks."""
+    best: bool
+    files: dict[Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]+\.(safetensors|json)$")], _File]
+    sha256: str = ""
+    """Of the rest."""
+
+    def to_bytes(self) -> bytes:
+        content = self.model_dump(exclude={"sha256"})
+        content["sha256"] = _hash(json.dumps(content).encode())
+        return (json.dumps(content, indent=1) + "\n").encode()
+
+
+@final
+class Checkpoints:
+    """The checkpoints of a run. Only one process at a time may write to them.
+
+    Args:
+        folder: where they lie; the first write makes it.
+        keep: how many of the newest are kept, at least 1.
+        every: of the older ones, each n-th that was written is kept too; 0: none.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2, every: int = 0):
+        self.folder, self.keep, self.every = folder, keep, every
+        self._damaged: set[Path] = set()
+
+    def write(self, step: int, arrays: Arrays, facts: Mapping[str, Any], best: bool = False) -> None:
+        """Write a checkpoint, then remove those that are not to be kept.
+
+        The arrays are copied; they may change as soon as this returns. The checkpoint is on disk after the next call of
+        any method.
+
+        Args:
+            step: the optimiser step after which it is written.
+            arrays: any types that safetensors has.
+            facts: the rest, as JSON has it.
+            best: whether the model is the best so far: the newest of these is kept.
+
+        Raises:
+            ThroughtimeError: where it cannot be written. Those before it are still there.
+        """
+        contents = {
+            f"{name}{SUFFIX}": save({key: array.detach().cpu().contiguous() for key, array in part.items()})
+            for name, part in arrays.items()
+        }
+        contents[FACTS] = (json.dumps(facts) + "\n").encode()
+        self._write(step, contents, best)
+
+    def newest(self) -> Found:
+        """The newest checkpoint of which every byte is as it was written. Nothing is changed on disk.
+
+        Raises:
+            ThroughtimeError: where the folder cannot be read.
+        """
+        whole, damaged = self._list()
+        notes = []
+        for place, manifest in whole:
+            try:
+                found = _read(place, manifest)
+            except ThroughtimeError as error:
+                self._damaged.add(place)
+                notes.append(str(error))
+            else:
+                newer = [line for name, line in damaged.items() if _step(name) > found.step]
+                return Found(found, [*newer, *self._missing(found.step), *notes])
+        return Found(None, [*damaged.values(), *self._missing(-1), *notes])
+
+    def close(self) -> None:
+        """Wait until the last write is on disk.
+
+        Raises:
+            ThroughtimeError: where it could not be written.
+        """
+
+    def _write(self, step: int, contents: Mapping[str, bytes], best: bool) -> None:
+        try:
+            for left in self.folder.glob(f"step-*{durable.PARTIAL}"):
+                shutil.rmtree(left)
+            whole, _ = self._list()
+            manifest = _Manifest(
+                step=step,
+                number=1 + max((manifest.number for _, manifest in whole), default=0),
+                best=best,
+                files={name: _File(bytes=len(data), sha256=_hash(data)) for name, data in contents.items()},
+            )
+            names = (f"step-{step}" + (f".{n}" if n > 1 else "") for n in count(1))
+            place = next(place for place in map(self.folder.joinpath, names) if not place.exists())
+            with durable.new_folder(place) as partial:
+                for name, data in contents.items():
+                    durable.write_file(partial / name, data)
+                durable.write_file(partial / MANIFEST, manifest.to_bytes())
+            durable.replace_file(self.folder / LAST, f"{place.name}\n".encode())
+            durable.remove_folders(self._expired())
+        except OSError as error:
+            raise ThroughtimeError(
+                f"cannot write the checkpoint of step {step} into {self.folder}: {error.strerror}; "
+                "those before it are kept"
+            ) from None
+
+    def _list(self) -> tuple[list[tuple[Path, _Manifest]], dict[Path, str]]:
+        """Checkpoints with a manifest that holds, the newest first; and what is wrong with others, in lines."""
+        whole, damaged = [], {}
+        try:
+            places = sorted(place for place in self.folder.iterdir() if NAME.fullmatch(place.name))
+        except FileNotFoundError:
+            places = []
+        except OSError as error:
+            raise ThroughtimeError(f"cannot read the checkpoints in {self.folder}: {error.strerror}") from None
+        for place in places:
+            try:
+                whole.append((place, _read_manifest(place)))
+            except ThroughtimeError as error:
+                damaged[place] = str(error)
+        return sorted(whole, key=lambda entry: entry[1].number, reverse=True), damaged
+
+    def _missing(self, step: int) -> list[str]:
+        """A line where the checkpoint that was written last is newer than this step, and not there."""
+        try:
+            name = (self.folder / LAST).read_text("utf-8").strip()
+        except (OSError, UnicodeError):
+            return []
+        place = self.folder / name
+        gone = NAME.fullmatch(name) and _step(place) > step and not place.exists()
+        return [f"{place}, which {LAST} names, is not there"] if gone else []
+
+    def _expired(self) -> list[Path]:
+        whole, damaged = self._list()
+        places = [place for place, _ in whole if place not in self._damaged]
+        numbers = {place: manifest.number for place, manifest in whole}
+        kept = {
+            *places[: self.keep],
+            *[place for place, manifest in whole if manifest.best and place in places][:1],
+            *(place for place in places if self.every and numbers[place] % self.every == 0),
+        }
+        return [place for place in (*numbers, *damaged) if place not in kept]
+
+
+def _read_manifest(place: Path) -> _Manifest:
+    content = _read_bytes(place / MANIFEST)
+    try:
+        manifest = _Manifest.model_validate_json(content)
+    except ValidationError as error:
+        finding = error.errors()[0]
+        where = ".".join(str(key) for key in finding["loc"])
+        raise ThroughtimeError(
+            f"{place / MANIFEST} is damaged, or of a newer version: {where + ': ' if where else ''}{finding['msg']}"
+        ) from None
+    if manifest.to_bytes() != content:
+        raise ThroughtimeError(f"{place / MANIFEST} is damaged: its SHA-256 is another")
+    return manifest
+
+
+def _read(place: Path, manifest: _Manifest) -> Checkpoint:
+    arrays, facts = {}, {}
+    for name, about in manifest.files.items():
+        path = place / name
+        content = _read_bytes(path)
+        if len(content) != about.bytes:
+            raise ThroughtimeError(f"{path} is damaged: it has {len(content):,} bytes, not {about.bytes:,}")
+        if _hash(content) != about.sha256:
+            raise ThroughtimeError(f"{path} is damaged: its SHA-256 is another")
+        try:
+            if name == FACTS:
+                facts = json.loads(content)
+            else:
+                arrays[name.removesuffix(SUFFIX)] = load(content)
+        except (SafetensorError, ValueError, KeyError, RecursionError) as error:
+            raise ThroughtimeError(f"cannot read {path}: {_line(error)}") from None
+    return Checkpoint(manifest.step, arrays, facts, place)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ThroughtimeError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _step(place: Path) -> int:
+    found = NAME.fullmatch(place.name)
+    return int(found[1]) if found else -1
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
