@@ -195,8 +195,19 @@ class Training(Settings):
     """Stop after this many validations without a better one; 0: never."""
     sample_tokens: Whole = 150
     """Tokens of sample text at each validation; 0: none."""
-    nonfinite: Literal["stop", "skip"] = "stop"
-    """A loss or gradient that is not finite: `stop` ends the training, `skip` leaves the minibatch out."""
+    nonfinite: Literal["stop", "skip", "rollback"] = "stop"
+    """A loss or gradient that is not finite: `stop` ends the training, `skip` leaves the minibatch out, `rollback` goes
+    back to the last checkpoint with a lower learning rate."""
+    rollback_rate: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """What a rollback multiplies the learning rate by."""
+    checkpoint_every: Whole = 0
+    """Steps between checkpoints; 0: as the clock says."""
+    checkpoint_minutes: NonNegative = 2.0
+    """Minutes between checkpoints; 0: as the steps say. There is one at the end in any case."""
+    checkpoint_keep: Natural = 2
+    """The newest checkpoints that are kept."""
+    checkpoint_keep_every: Whole = 0
+    """Of the older checkpoints each n-th is kept too; 0: none."""
     threads: Whole = 0
     """Processor threads; 0: all that the process may use."""
 

@@ -123,7 +123,11 @@ def test_what_a_run_folder_holds(text, tmp_path):
     result = train(text, tmp_path / "run", display=log)
     names = {path.relative_to(result.folder).as_posix() for path in result.folder.rglob("*") if path.is_file()}
     models = {f"{which}/{name}" for which in ("best", "last") for name in ("model.safetensors", "model.json")}
-    assert names == models | {"recipe.toml", "tokenizer.json", "journal.jsonl", "curve.svg", "card.md"}
+    parts = ("best", "model", "noise", "optimiser", "position")
+    checkpoint = {f"checkpoints/step-30/{name}.safetensors" for name in parts}
+    checkpoint |= {f"checkpoints/{name}" for name in ("last", "step-30/facts.json", "step-30/manifest.json")}
+    others = {"recipe.toml", "tokenizer.json", "journal.jsonl", "curve.svg", "card.md", "lock"}
+    assert names == models | checkpoint | others
     events = [entry["event"] for entry in journal(result.folder)]
     assert [events[0], events[-1]] == ["begin", "end"]
     assert [events.count(event) for event in ("train", "valid", "sample")] == [30, 3, 3]
@@ -227,7 +231,7 @@ def test_ctrl_c_ends_with_what_has_been_learned(text, tmp_path):
     handler = signal.getsignal(signal.SIGINT)
     result = train(text, tmp_path / "run", display=Impatient())
     assert result.ending == "interrupted"
-    assert result.steps == 14
+    assert result.steps == 13
     assert throughtime.load(result.folder).model.vocabulary_size > 20
     assert (result.folder / "card.md").exists()
     assert signal.getsignal(signal.SIGINT) is handler

@@ -31,7 +31,7 @@ def test_a_budget_of_steps_and_epochs_counts_steps():
 def test_a_budget_of_minutes_looks_at_the_clock(monkeypatch):
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    budget = Budget(None, 2.0, now)
+    budget = Budget(None, 2.0, 0.0, now)
     now = 1030.0
     assert budget.progress(0) == 0.25
     assert budget.seconds_left(5) == pytest.approx(90.0)

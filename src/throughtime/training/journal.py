@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, final
 
+from throughtime.durable import replace_file
+
 
 @final
 class Journal:
@@ -19,6 +21,14 @@ class Journal:
     def write(self, event: str, **facts: Any) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"event": event, **facts}, ensure_ascii=False) + "\n")
+
+    def text(self) -> str:
+        """All of it."""
+        return self.path.read_text("utf-8") if self.path.exists() else ""
+
+    def rewrite(self, text: str) -> None:
+        """Put all of it back to what it was."""
+        replace_file(self.path, text.encode())
 
     def read(self, event: str) -> Iterator[dict[str, Any]]:
         """The entries of one kind, in order."""
@@ -39,6 +49,18 @@ class Recent:
         self._norms: list[float] = []
         self._clipped = 0
         self._seconds = 0.0
+
+    def as_list(self) -> list[Any]:
+        """All that it holds, as JSON has it."""
+        return [self._before, self._losses, self._norms, self._clipped, self._seconds]
+
+    @classmethod
+    def from_list(cls, held: list[Any]) -> Recent:
+        """What `as_list` gave."""
+        made = cls(*held[0])
+        made._losses = [(loss, tokens) for loss, tokens in held[1]]
+        made._norms, made._clipped, made._seconds = held[2:]
+        return made
 
     def add(self, loss: float, tokens: int, norm: float, clipped: bool, seconds: float) -> None:
         """A step: the mean loss of its tokens, the gradient's norm and whether it was too large."""

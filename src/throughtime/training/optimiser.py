@@ -39,10 +39,12 @@ class Budget:
     Attributes:
         steps: optimiser steps the budget holds; None for a budget of minutes.
         minutes: minutes the budget holds; None for a budget of steps or epochs.
+        before: seconds that were used before this process began.
     """
 
     steps: int | None
     minutes: float | None
+    before: float = 0.0
     _begin: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -54,8 +56,8 @@ class Budget:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the training began."""
-        return time.monotonic() - self._begin
+        """Seconds of training so far."""
+        return self.before + time.monotonic() - self._begin
 
     def progress(self, steps: int) -> float:
         """Share of the budget used after so many steps, from 0 to 1."""
