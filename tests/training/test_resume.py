@@ -99,7 +99,7 @@ def outcome(folder):
         for time in ("seconds", "tokens_per_second"):
             entry.pop(time, None)
     last = Checkpoints(folder / "checkpoints").newest().checkpoint
-    facts = {name: last.facts[name] for name in ("position", "norms", "counts", "text", "tokeniser", "best")}
+    facts = {name: last.facts[name] for name in ("learner", "watch", "text", "tokeniser", "best")}
     models = [(folder / name / "model.safetensors").read_bytes() for name in ("best", "last")]
     return entries, models, facts, last.arrays
 
@@ -137,7 +137,7 @@ def test_ctrl_c_and_its_validation_leave_no_trace_in_the_run_that_goes_on(text, 
                 os.kill(os.getpid(), signal.SIGINT)
 
     result = throughtime.train(tree(text), tmp_path / "run", Impatient(11))
-    assert (result.ending, result.steps) == ("interrupted", 11)
+    assert (result.ending, result.steps) == ("interrupted", 12)
     assert throughtime.resume(tmp_path / "run").ending == "budget"
     assert_same(outcome(tmp_path / "run"), outcome(uncut("carried")))
 
@@ -150,11 +150,11 @@ def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(text, uncut, tmp_path
 
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(
-        TerminationError, match=r"terminated after step 7; `throughtime train --out .* --resume` goes on"
+        TerminationError, match=r"terminated after step 8; `throughtime train --out .* --resume` goes on"
     ):
         throughtime.train(tree(text), tmp_path / "run", Stopping(7))
     assert signal.getsignal(signal.SIGTERM) is handler
-    assert Checkpoints(tmp_path / "run" / "checkpoints").newest().checkpoint.step == 7
+    assert Checkpoints(tmp_path / "run" / "checkpoints").newest().checkpoint.step == 8
     throughtime.resume(tmp_path / "run")
     assert_same(outcome(tmp_path / "run"), outcome(uncut("carried")))
 
