@@ -152,7 +152,7 @@ def plain(settings: dict[str, Any], parent: Parent) -> None:
     optimiser = torch.optim.Adam(model.parameters(), lr=training.learning_rate)
     cut = partition(task.dataset.train, task.recipe.streams, training.seed)
     assert training.steps
-    epochs = [_epoch(cut, epoch) for epoch in range(-(-training.steps // cut.windows_per_epoch))]
+    epochs = [_epoch(cut, epoch) for epoch in range(-(-training.steps // cut.windows_in(0)))]
 
     def steps() -> Iterator[int]:
         for inputs, targets in epochs:
@@ -224,7 +224,7 @@ TRAININGS: dict[str, tuple[Callable[..., None], str]] = {
 
 def _epoch(cut: Partition, epoch: int) -> tuple[Tensor, Tensor]:
     """The windows of an epoch one behind the other: inputs and targets of each lane."""
-    windows = [cut[Place(epoch, index)] for index in range(cut.windows_per_epoch)]
+    windows = [cut[Place(epoch, index)] for index in range(cut.windows_in(epoch))]
     inputs = torch.cat([torch.from_numpy(window.inputs_TB) for window in windows])
     return inputs, torch.cat([torch.from_numpy(window.targets_TB) for window in windows])
 

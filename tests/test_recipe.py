@@ -52,7 +52,7 @@ def test_every_setting_is_read():
         ("text.encoding=utf8000", "text.encoding must be one that Python knows, got 'utf8000'"),
         ("training.learning_rate=inf", "training.learning_rate: should be a finite number"),
         ("training.epochs=-1.0", "training.epochs: should be greater than 0, got -1.0"),
-        ("training.nonfinite=ignore", "training.nonfinite: should be 'stop' or 'skip', got 'ignore'"),
+        ("training.nonfinite=ignore", "training.nonfinite: should be 'stop', 'skip' or 'rollback', got 'ignore'"),
         ("model={tied=true, embedding_size=3}", "model.tied needs embedding_size equal to hidden_size (256) or 0"),
         ("training={steps=3, epochs=2.0}", "training: the budget must be one of steps, epochs or minutes, got"),
     ],

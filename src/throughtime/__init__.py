@@ -1,6 +1,6 @@
 """throughtime: recurrent networks for sequences, run at the speed of the machine, with nothing hidden.
 
-Importing the package is light: PyTorch is loaded when `train`, `load` or `cells` is first
+Importing the package is light: PyTorch is loaded when `train`, `resume`, `load` or `cells` is first
 touched; `runtime` never needs it.
 """
 
@@ -12,16 +12,17 @@ from throughtime.version import VERSION
 if TYPE_CHECKING:
     from throughtime import cells, runtime
     from throughtime.recipe import Recipe
-    from throughtime.training.loop import train
     from throughtime.training.run import load
+    from throughtime.training.train import resume, train
 
 __version__ = VERSION
-__all__ = ["Recipe", "__version__", "cells", "load", "runtime", "train"]
+__all__ = ["Recipe", "__version__", "cells", "load", "resume", "runtime", "train"]
 
 _HOME = {
     "Recipe": "throughtime.recipe",
     "load": "throughtime.training.run",
-    "train": "throughtime.training.loop",
+    "resume": "throughtime.training.train",
+    "train": "throughtime.training.train",
 }
 
 

@@ -1,4 +1,4 @@
-"""The two errors a user can cause. Each message is one line: the thing, the value, the remedy."""
+"""What a user meets when something cannot go on. Each message is one line: the thing, the value, the remedy."""
 
 
 class ThroughtimeError(ValueError):
@@ -7,3 +7,7 @@ class ThroughtimeError(ValueError):
 
 class SettingError(ThroughtimeError):
     """A setting that is unknown or has a wrong value. The command line exits 2."""
+
+
+class TerminationError(ThroughtimeError):
+    """The system asked a training to end (SIGTERM), and it did, after a checkpoint. The command line exits 143."""

@@ -93,7 +93,7 @@ class Streams(Settings):
     lanes: Natural = 32
     """Sequences side by side in a minibatch."""
     window: Natural = 64
-    """Tokens of each lane in a minibatch; the reach of the gradient under fixed truncation."""
+    """Tokens of each lane in a minibatch; their mean where `gradient.truncation` is `variable`."""
 
 
 class Model(Settings):
@@ -135,12 +135,35 @@ class Model(Settings):
 class Gradient(Settings):
     """Loss to gradient: how far back it goes and how large it may get."""
 
-    truncation: Literal["fixed"] = "fixed"
-    """`fixed`: every window ends the gradient's way back; the state goes on, detached."""
+    truncation: Literal["none", "fixed", "variable", "random"] = "fixed"
+    """`none`: back to the beginning of the epoch, with one update an epoch; `fixed`: over `reach` tokens; `variable`:
+    over windows whose length is drawn; `random`: for each lane until a cut that is drawn, reweighted."""
+    reach: Whole = 0
+    """`fixed`: tokens from the end of a window back to where its gradient ends; 0: as many as the window has."""
+    lengths: Literal["normal", "geometric"] = "normal"
+    """`variable`: how windows are drawn; what passes within a `geometric` one is reweighted."""
+    deviation: NonNegative = 5.0
+    """`variable`, `normal`: standard deviation of a window's length, in tokens."""
+    halved: Share = 0.05
+    """`variable`, `normal`: probability that a window is drawn around half the length."""
+    cut: Probability = 0.0
+    """`random`: probability of a cut at a step; 0: 1 / `streams.window`."""
+    cut_end: Probability | None = None
+    """`random`: that probability at the end of the budget, to which it goes evenly; left out: the same."""
+    memory: Natural = 1024
+    """`none`: MB that may be kept for the way back; what does not fit is made again, in a second pass forwards."""
     clip_norm: NonNegative = 1.0
     """Largest global norm of the gradient of the mean loss; 0: any."""
     clip_value: NonNegative = 0.0
-    """Largest absolute value of one entry of the gradient, applied before `clip_norm`; 0: any."""
+    """Largest absolute value of one entry of the gradient, applied before the norm's bounds; 0: any."""
+    clip_quantile: Share = 0.0
+    """Largest global norm, as this quantile of the norms of the last 1,000 steps; 0: any. It tightens `clip_norm`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.cut_end == 0:
+            raise ValueError("cut_end must be above 0, got 0; without cuts the gradient would go back for ever")
+        return self
 
 
 class Training(Settings):
@@ -172,8 +195,19 @@ class Training(Settings):
     """Stop after this many validations without a better one; 0: never."""
     sample_tokens: Whole = 150
     """Tokens of sample text at each validation; 0: none."""
-    nonfinite: Literal["stop", "skip"] = "stop"
-    """A loss or gradient that is not finite: `stop` ends the training, `skip` leaves the minibatch out."""
+    nonfinite: Literal["stop", "skip", "rollback"] = "stop"
+    """A loss or gradient that is not finite: `stop` ends the training, `skip` leaves the minibatch out, `rollback` goes
+    back to the last checkpoint with a lower learning rate."""
+    rollback_rate: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """What a rollback multiplies the learning rate by."""
+    checkpoint_every: Whole = 0
+    """Steps between checkpoints; 0: as the clock says."""
+    checkpoint_minutes: NonNegative = 2.0
+    """Minutes between checkpoints; 0: as the steps say. There is one at the end in any case."""
+    checkpoint_keep: Natural = 2
+    """The newest checkpoints that are kept."""
+    checkpoint_keep_every: Whole = 0
+    """Of the older checkpoints each n-th is kept too; 0: none."""
     threads: Whole = 0
     """Processor threads; 0: all that the process may use."""
 
@@ -200,6 +234,23 @@ class Recipe(Settings):
     model: Model = Field(default_factory=Model)
     gradient: Gradient = Field(default_factory=Gradient)
     training: Training = Field(default_factory=Training)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        gradient, streams = self.gradient, self.streams
+        if streams.partition == "random" and (gradient.truncation in ("none", "variable") or gradient.reach):
+            wish = "gradient.reach" if gradient.truncation == "fixed" else f"truncation {gradient.truncation!r}"
+            raise ValueError(f"{wish} needs streams.partition 'sequential': random windows have nothing before them")
+        if 0 < gradient.reach < streams.window:
+            raise ValueError(
+                f"gradient.reach must be 0 or at least streams.window ({streams.window}), got {gradient.reach}; "
+                "lower the window for shorter truncation"
+            )
+        if gradient.truncation == "variable" and gradient.lengths == "geometric" and streams.window < 2:
+            raise ValueError("gradient.lengths 'geometric' needs a streams.window of at least 2, got 1")
+        if gradient.truncation == "random" and not gradient.cut and streams.window < 2:
+            raise ValueError("gradient.cut must be given where streams.window is 1: 1 / window would cut at each step")
+        return self
 
 
 def build(tree: Mapping[str, Any]) -> Recipe:

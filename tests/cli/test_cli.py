@@ -114,6 +114,8 @@ def test_a_dry_run_says_what_would_happen_and_leaves_nothing(call, text, tmp_pat
         (["train", "x", "--recipe", "nope"], 2, "there is no recipe 'nope'"),
         (["train", "builtin", "--cell", "rnn"], 2, "there is no cell 'rnn'"),
         (["train", "builtin", "--set", "model.cell_options={bias=3}"], 2, "has no option 'bias'"),
+        (["train", "--resume"], 2, "--resume trains, and needs --out"),
+        (["train", "--resume", "--out", "no-such-run"], 1, "there is no run in no-such-run to go on with"),
         (["train", "no-such-file.txt"], 1, "there is no file no-such-file.txt"),
         (["evaluate"], 2, "Missing argument 'RUN'"),
         (["evaluate", "no-such-run"], 1, "there is no run folder no-such-run"),
@@ -295,8 +297,9 @@ def test_every_command_has_help(call, command):
     assert "--traceback" in out
 
 
-def test_ctrl_c_in_a_terminal(text, tmp_path):
-    """The first Ctrl-C ends the training and keeps the model; the exit code tells."""
+@pytest.fixture
+def training(text, tmp_path):
+    """A training of five minutes in a process of its own, once it has begun; and its folder."""
     arguments = ["train", str(text), "--out", str(tmp_path / "run"), "--hidden", "8", "--minutes", "5",
                  "--set", "training.threads=1", "--set", "streams.lanes=2", "--set", "streams.window=8"]  # fmt: skip
     child = subprocess.Popen(
@@ -308,12 +311,43 @@ def test_ctrl_c_in_a_terminal(text, tmp_path):
             break
         time.sleep(0.1)
     time.sleep(0.5)
+    return child, tmp_path / "run"
+
+
+def test_ctrl_c_in_a_terminal(training):
+    """The first Ctrl-C ends the training and keeps the model; the exit code tells."""
+    child, run = training
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=120)
     assert child.returncode == 130
     assert "ending after this step with what has been learned" in err
     assert "(interrupted)" in out
-    assert throughtime.load(tmp_path / "run").model.vocabulary_size > 5
+    assert throughtime.load(run).model.vocabulary_size > 5
+
+
+def test_a_training_that_is_terminated_says_how_to_go_on(training, call):
+    child, run = training
+    child.terminate()
+    out, err = child.communicate(timeout=120)
+    assert (child.returncode, out) == (143, "")
+    assert f"`throughtime train --out {run} --resume` goes on" in err.splitlines()[-1]
+    steps = json.loads(
+        (run / "checkpoints" / (run / "checkpoints/last").read_text().strip() / "manifest.json").read_text()
+    )
+    code, out, err = call("train", "--out", run, "--resume", "--steps", steps["step"] + 1)
+    assert code == 0
+    assert f"going on after step {steps['step']:,}" in err
+
+
+def test_a_run_goes_on_with_its_own_settings(call, text, tmp_path):
+    run = tmp_path / "run"
+    call("train", text, *SMALL, "--out", run)
+    assert "has used up its budget after 6 steps" in call("train", "--out", run, "--resume")[2]
+    code, out, err = call("train", "--out", run, "--resume", "--steps", "9")
+    assert code == 0
+    assert "going on after step 6" in err
+    assert out.startswith("9 steps in ")
+    assert "cannot go on with another model.hidden_size" in call("train", "--out", run, "--resume", "--hidden", "9")[2]
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(run):

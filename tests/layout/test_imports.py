@@ -71,7 +71,7 @@ def test_what_the_code_never_does():
 def test_what_the_package_offers():
     import throughtime
 
-    assert dir(throughtime) == ["Recipe", "__version__", "cells", "load", "runtime", "train"]
+    assert dir(throughtime) == ["Recipe", "__version__", "cells", "load", "resume", "runtime", "train"]
     for name in dir(throughtime):
         assert getattr(throughtime, name)
     with pytest.raises(AttributeError, match="has no attribute 'tain'"):

@@ -28,7 +28,7 @@ def cut(kind: type[Partition], layout, documents=()) -> Partition:
 
 
 def epoch_of(part: Partition, epoch: int) -> list:
-    return [part[Place(epoch, window)] for window in range(part.windows_per_epoch)]
+    return [part[Place(epoch, window)] for window in range(part.windows_in(epoch))]
 
 
 def starts_of(part: Partition, epoch: int) -> np.ndarray:
@@ -89,10 +89,10 @@ def test_sequential_lanes_go_on_from_window_to_window(layout, epoch):
     part = cut(SequentialPartition, layout)
     starts = starts_of(part, epoch)
     assert 0 <= starts[0, 0] < part.window
-    assert (starts - starts[0] == np.arange(part.windows_per_epoch)[:, None] * part.window).all()
+    assert (starts - starts[0] == np.arange(part.windows_in(0))[:, None] * part.window).all()
     length = (len(part.tokens) - part.window) // part.lanes
     assert (np.diff(starts[0]) == length).all()
-    assert 0 <= length - part.windows_per_epoch * part.window < part.window
+    assert 0 <= length - part.windows_in(0) * part.window < part.window
 
 
 @quick
@@ -110,10 +110,10 @@ def test_sequential_lanes_are_fresh_in_the_first_step_of_an_epoch_only(layout, e
 def test_every_epoch_has_as_many_windows_and_fits_the_stream(kind, layout):
     part = cut(kind, layout)
     tokens, lanes, window, _ = layout
-    leftover = (tokens - window) - part.windows_per_epoch * lanes * window
+    leftover = (tokens - window) - part.windows_in(0) * lanes * window
     assert 0 <= leftover < lanes * window
     for epoch in range(4):
-        assert starts_of(part, epoch).shape == (part.windows_per_epoch, lanes)
+        assert starts_of(part, epoch).shape == (part.windows_in(0), lanes)
         assert starts_of(part, epoch).max() + window < tokens
 
 
@@ -130,7 +130,7 @@ def test_offsets_lie_in_a_window_and_differ_over_epochs(kind):
 def test_a_window_depends_on_its_place_alone(kind, layout, places):
     part = cut(kind, layout)
     for epoch, window in [*places, *places[::-1]]:
-        place = Place(epoch, window % part.windows_per_epoch)
+        place = Place(epoch, window % part.windows_in(0))
         for ours, fresh in zip(part[place], cut(kind, layout)[place], strict=True):
             assert ours.tolist() == fresh.tolist()
 
@@ -149,10 +149,10 @@ def test_a_window_is_a_copy(kind):
 @given(layout=layouts())
 def test_places_walk_through_epochs(kind, layout):
     part, place, walked = cut(kind, layout), Place(), []
-    for _ in range(2 * part.windows_per_epoch + 1):
+    for _ in range(2 * part.windows_in(0) + 1):
         walked.append(tuple(place))
         place = part.after(place)
-    windows = range(part.windows_per_epoch)
+    windows = range(part.windows_in(0))
     assert walked == [(epoch, window) for epoch in (0, 1) for window in windows] + [(2, 0)]
 
 
@@ -163,7 +163,7 @@ def test_places_walk_through_epochs(kind, layout):
 def test_the_error_names_the_fewest_tokens_that_do(kind, layout):
     _, lanes, window, seed = layout
     needed = (lanes + 1) * window
-    assert cut(kind, (needed, lanes, window, seed)).windows_per_epoch == 1
+    assert cut(kind, (needed, lanes, window, seed)).windows_in(0) == 1
     for tokens in {0, window - 1, needed - 1}:
         with pytest.raises(ThroughtimeError) as caught:
             cut(kind, (tokens, lanes, window, seed))

@@ -69,8 +69,13 @@ def journal(folder, without_times=True):
         {"model": {"layers": 2, "dropout": 0.3, "cell": "gru"}},
         {"model": {"weight_drop": 0.3, "recurrent_dropout": 0.2}},
         {"text": {"tokens": "bpe", "vocabulary_size": 280}, "model": {"cell": "elman", "tied": True}},
+        {"gradient": {"truncation": "none"}, "model": {"dropout": 0.1}, "training": {"steps": 3}},
+        {"gradient": {"reach": 20, "clip_quantile": 0.7}},
+        {"gradient": {"truncation": "variable"}},
+        {"gradient": {"truncation": "variable", "lengths": "geometric"}},
+        {"gradient": {"truncation": "random", "cut_end": 0.5}},
     ],
-    ids=["sequential", "random", "dropout", "masks", "bpe"],
+    ids=["sequential", "random", "dropout", "masks", "bpe", "whole", "reach", "variable", "geometric", "cuts"],
 )
 def test_the_same_recipe_and_seed_give_the_same_numbers_to_the_last_bit(text, tmp_path, changes):
     first, second = (train(text, tmp_path / name, changes).folder for name in ("a", "b"))
@@ -118,7 +123,11 @@ def test_what_a_run_folder_holds(text, tmp_path):
     result = train(text, tmp_path / "run", display=log)
     names = {path.relative_to(result.folder).as_posix() for path in result.folder.rglob("*") if path.is_file()}
     models = {f"{which}/{name}" for which in ("best", "last") for name in ("model.safetensors", "model.json")}
-    assert names == models | {"recipe.toml", "tokenizer.json", "journal.jsonl", "curve.svg", "card.md"}
+    parts = ("best", "model", "noise", "optimiser", "position")
+    checkpoint = {f"checkpoints/step-30/{name}.safetensors" for name in parts}
+    checkpoint |= {f"checkpoints/{name}" for name in ("last", "step-30/facts.json", "step-30/manifest.json")}
+    others = {"recipe.toml", "tokenizer.json", "journal.jsonl", "curve.svg", "card.md", "lock"}
+    assert names == models | checkpoint | others
     events = [entry["event"] for entry in journal(result.folder)]
     assert [events[0], events[-1]] == ["begin", "end"]
     assert [events.count(event) for event in ("train", "valid", "sample")] == [30, 3, 3]
@@ -196,6 +205,9 @@ def spoiled(monkeypatch):
 def test_a_loss_that_is_not_finite_stops_and_names_the_batch(text, tmp_path):
     with pytest.raises(ThroughtimeError, match=r"step 18 \(epoch 0, window 17\): loss .*best is kept; lower"):
         train(text, tmp_path / "run")
+    batch = json.loads((tmp_path / "run" / "nonfinite-18.json").read_text())
+    assert (batch["epoch"], batch["window"], len(batch["lanes"])) == (0, 17, 4)
+    assert all(lane["text"] in TEXT and len(lane["ids"]) == 8 for lane in batch["lanes"])
     kept = throughtime.load(tmp_path / "run").model
     assert all(parameter.isfinite().all() for parameter in kept.parameters())
 
@@ -219,7 +231,7 @@ def test_ctrl_c_ends_with_what_has_been_learned(text, tmp_path):
     handler = signal.getsignal(signal.SIGINT)
     result = train(text, tmp_path / "run", display=Impatient())
     assert result.ending == "interrupted"
-    assert result.steps == 14
+    assert result.steps == 13
     assert throughtime.load(result.folder).model.vocabulary_size > 20
     assert (result.folder / "card.md").exists()
     assert signal.getsignal(signal.SIGINT) is handler

@@ -24,15 +24,14 @@ def test_without_warm_up_it_begins_at_the_top():
 
 
 def test_a_budget_of_steps_and_epochs_counts_steps():
-    assert Budget.of(Training(steps=40), 10).progress(10) == 0.25
-    assert Budget.of(Training(epochs=2.5), 10).steps == 25
-    assert Budget.of(Training(epochs=0.001), 10).steps == 1
+    assert Budget.of(Training(steps=40), lambda _: 10).progress(10) == 0.25
+    assert Budget.of(Training(epochs=2.5), lambda epochs: round(10 * epochs)).steps == 25
 
 
 def test_a_budget_of_minutes_looks_at_the_clock(monkeypatch):
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    budget = Budget(None, 2.0, now)
+    budget = Budget(None, 2.0, 0.0, now)
     now = 1030.0
     assert budget.progress(0) == 0.25
     assert budget.seconds_left(5) == pytest.approx(90.0)

@@ -1,7 +1,7 @@
 """The command line: finds the command, turns errors into one line and an exit code.
 
 A command's file is imported when the command, or the list of commands, is asked for; the part it serves only when it
-runs. Exit codes: 0 done, 1 the job failed, 2 wrong usage, 130 interrupted.
+runs. Exit codes: 0 done, 1 the job failed, 2 wrong usage, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from throughtime.errors import SettingError, ThroughtimeError
+from throughtime.errors import SettingError, TerminationError, ThroughtimeError
 from throughtime.version import VERSION
 
 COMMANDS = ("train", "evaluate", "generate", "score", "compress", "decompress", "quantize", "embed", "cells", "doctor")
@@ -75,6 +75,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
             return f"throughtime: {error.format_message().rstrip('.')}{where}", 2
         case SettingError():
             return f"throughtime: {error}", 2
+        case TerminationError():
+            return f"throughtime: {error}", 143
         case ThroughtimeError():
             return f"throughtime: {error}", 1
         case KeyboardInterrupt() | click.Abort():

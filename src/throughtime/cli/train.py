@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
+    from throughtime.training.display import Display
     from throughtime.training.loop import Result
 
 OPTIONS = {
@@ -27,6 +30,7 @@ OPTIONS = {
 @click.command("train", short_help="Train a language model on a text.")
 @click.argument("texts", metavar="[TEXT ...]", nargs=-1)
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Run folder; default: a new one in runs/.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out, from its newest checkpoint that holds.")
 @click.option("--recipe", metavar="NAME|FILE.toml", help="Settings to begin with: demo, shakespeare-char, or a file.")
 @click.option("--set", "assignments", metavar="a.b=value", multiple=True, help="Change one setting; may be repeated.")
 @click.option("--tokens", type=click.Choice(["byte", "char", "word", "bpe"]), help="What a token is.")
@@ -43,6 +47,7 @@ OPTIONS = {
 def command(
     texts: tuple[str, ...],
     out: Path | None,
+    resume: bool,
     recipe: str | None,
     assignments: tuple[str, ...],
     dry_run: bool,
@@ -51,7 +56,8 @@ def command(
 ) -> None:
     """Train a language model on TEXT: files, folders, globs, - for standard input, builtin or builtin:stdlib.
 
-    Ctrl-C ends the training with what has been learned (exit code 130).
+    Ctrl-C ends the training with what has been learned (exit code 130), SIGTERM after a checkpoint (143). A run that
+    was ended, by whatever, goes on with --out DIR --resume; it knows its text and its settings.
     """
     from throughtime import recipe as recipes
 
@@ -63,34 +69,49 @@ def command(
         if value is not None and value != []:
             section, key = path.split(".")
             changes = recipes.merge(changes, {section: {key: value}})
-    settings = recipes.build(recipes.change(recipes.read(recipe) if recipe else {}, changes))
+    changes = recipes.change(recipes.read(recipe) if recipe else {}, changes)
+    if resume:
+        if out is None or dry_run or print_recipe:
+            raise click.UsageError("--resume trains, and needs --out, the folder of the run to go on with")
+        _report(_training().resume(out, changes, _display()))
+        return
+    settings = recipes.build(changes)
     if print_recipe:
         click.echo(recipes.to_toml(settings), nl=False)
         return
     if not settings.text.sources:
         raise click.UsageError("no text is named: give TEXT, or `builtin` for the text that Python carries")
-
-    from throughtime.training import loop
-    from throughtime.training.display import for_this_terminal, quoted
-
     if dry_run:
-        click.echo("\n".join(loop.dry_run(settings)))
+        click.echo("\n".join(_training().dry_run(settings)))
         return
-    result = loop.train(settings, out, for_this_terminal())
-    click.echo(_summary(result, settings.text.tokens, quoted(result.sample)))
-    if result.ending == "interrupted":
-        raise KeyboardInterrupt
+    _report(_training().train(settings, out, _display()))
 
 
-def _summary(result: Result, kind: str, sample: str) -> str:
+def _training() -> ModuleType:
+    from throughtime.training import train
+
+    return train
+
+
+def _display() -> Display:
+    from throughtime.training.display import for_this_terminal
+
+    return for_this_terminal()
+
+
+def _report(result: Result) -> None:
+    from throughtime.training.display import quoted
+
     lines = [f"{result.steps:,} steps in {result.seconds:.0f} s ({result.ending})"]
     if result.measure is not None:
         found = result.measure
         lines.append(
-            f"{result.split} split, {found.tokens:,} tokens: perplexity {found.perplexity:.3f} per {kind} "
+            f"{result.split} split, {found.tokens:,} tokens: perplexity {found.perplexity:.3f} per {result.kind} "
             f"({found.nats_per_token:.4f} nats), {found.bits_per_byte:.4f} bits per byte"
         )
     if result.sample:
-        lines += ["sample:", sample]
+        lines += ["sample:", quoted(result.sample)]
     lines += [f"curve:  {result.folder / 'curve.svg'}", f"run:    {result.folder}"]
-    return "\n".join(lines)
+    click.echo("\n".join(lines))
+    if result.ending == "interrupted":
+        raise KeyboardInterrupt

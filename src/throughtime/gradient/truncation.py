@@ -1,44 +1,272 @@
-"""How far back the gradient goes.
+"""How far back through time the gradient goes: four truncations, one question.
 
-A truncation says two things of every window: how much gradient passes between its steps (`flow_TB` of `Cell.forward`;
-None: all) and what the next window begins with.
+Asked for an update, a truncation says which windows it reads, how much gradient passes between their steps, and what it
+leaves to the next. The states it leaves were made with the weights of their time; the gradient is exact for them.
+
+Axes: T time, B batch (lane).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import final
+from collections.abc import Sequence
+from typing import NamedTuple, final
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from throughtime.cells.state import State, detach
+from throughtime.gradient.whole import back_through
+from throughtime.models.language import LanguageModel
 from throughtime.recipe import Gradient
-from throughtime.streams.window import Window
+from throughtime.streams.partition import Lengths, Partition, Place
+from throughtime.streams.window import Int64, Window
+
+CUTS = 1
+"""Tells the draws of cuts from a partition's, which come from the same seed."""
+
+
+class Behind(NamedTuple):
+    """A window that was read, into which the gradient of the next still goes back."""
+
+    place: Place
+    state: State
+    """Before it."""
+    flow_TB: Tensor | None = None
+    """`flow_TB` of `Cell.forward`, where it was drawn."""
+
+
+class Position(NamedTuple):
+    """Where a training stands in its text: all that the next update begins from. Nothing in it has a gradient."""
+
+    place: Place
+    state: State
+    behind: tuple[Behind, ...] = ()
+    """Oldest first, without a gap before the place."""
+
+
+class Update(NamedTuple):
+    """What an update came to; its gradient lies in the parameters."""
+
+    loss: float
+    """Mean nats of the tokens predicted."""
+    tokens: int
+    """Tokens predicted."""
+    rate: float
+    """Share of the learning rate that it deserves."""
+    position: Position
+    """Where the next one begins."""
 
 
 class Truncation(ABC):
-    """A way to cut back-propagation through time."""
+    """A way to cut back-propagation through time.
+
+    Args:
+        gradient: the recipe's settings.
+        window: tokens of a window, or their mean.
+        seed: of what is drawn.
+    """
+
+    def __init__(self, gradient: Gradient, window: int, seed: int):
+        self.gradient, self.window, self.seed = gradient, window, seed
+
+    @property
+    def lengths(self) -> Lengths | None:
+        """Of the windows that a partition is to cut; None: as long as the window, all of them."""
+        return None
+
+    def updates(self, partition: Partition, epochs: float) -> int:
+        """Optimiser steps in so many epochs, 1 at least."""
+        whole = int(epochs)
+        count = sum(partition.windows_in(epoch) for epoch in range(whole))
+        return max(1, count + round((epochs - whole) * partition.windows_in(whole)))
 
     @abstractmethod
-    def flow(self, window: Window) -> Tensor | None:
-        """`flow_TB` for a window: what the gradient is multiplied by on its way back from each step; None: 1."""
+    def update(
+        self,
+        model: LanguageModel,
+        partition: Partition,
+        position: Position,
+        noise: torch.Generator | None = None,
+        progress: float = 0.0,
+    ) -> Update:
+        """Read on from a place, and add the gradient of the mean loss to that of the parameters.
 
-    @abstractmethod
-    def carry(self, state: State) -> State:
-        """The state that the next window begins with, from the one that this window ended with."""
+        Args:
+            model: whose parameters learn.
+            partition: what is read.
+            position: where the update before ended.
+            noise: what dropout is drawn from; None: nothing is dropped.
+            progress: share of the budget used, for what follows a schedule.
+        """
 
 
 @final
 class FixedTruncation(Truncation):
-    """The gradient goes back to the beginning of the window and no further; the state goes on, detached."""
+    """The gradient goes back `reach` tokens from the end of the window; the state goes on, detached.
 
-    def flow(self, window: Window) -> Tensor | None:  # noqa: ARG002
-        return None
+    With a reach above the window every update goes back into windows before its own: the truncation of k1 and k2 steps
+    of Williams & Peng (1990), k1 the window, k2 the reach.
+    """
 
-    def carry(self, state: State) -> State:
-        return detach(state)
+    def update(
+        self,
+        model: LanguageModel,
+        partition: Partition,
+        position: Position,
+        noise: torch.Generator | None = None,
+        progress: float = 0.0,  # noqa: ARG002
+    ) -> Update:
+        reach = self.gradient.reach or self.window
+        stretch = (*position.behind, Behind(position.place, position.state))
+        too_far = len(stretch) * self.window - reach
+        flow_TB = None
+        if too_far > 0:
+            flow_TB = torch.ones(len(stretch) * self.window, partition.lanes)
+            flow_TB[too_far] = 0
+        windows = [partition[behind.place] for behind in stretch]
+        kept = -(-reach // self.window) - 1
+        return _through(model, partition, stretch, windows, flow_TB, noise, stretch[-kept:] if kept else ())
 
 
-def truncation(gradient: Gradient) -> Truncation:
-    """The truncation that a recipe asks for."""
-    return {"fixed": FixedTruncation}[gradient.truncation]()
+@final
+class RandomTruncation(Truncation):
+    """At each step and for each lane the way back is cut with probability c, else multiplied by 1 / (1 - c).
+
+    On average that is the gradient of the whole past (Tallec & Ollivier 2017, section 3, where all lanes are cut at
+    once). An update goes back into the windows before its own until every lane has been cut.
+    """
+
+    def update(
+        self,
+        model: LanguageModel,
+        partition: Partition,
+        position: Position,
+        noise: torch.Generator | None = None,
+        progress: float = 0.0,
+    ) -> Update:
+        first = self.gradient.cut or 1 / self.window
+        cut = first + ((self.gradient.cut_end or first) - first) * progress
+        uniform_TB = np.random.default_rng([self.seed, *position.place, CUTS]).random((self.window, partition.lanes))
+        own_TB = torch.from_numpy((uniform_TB >= cut).astype(np.float32)) / (1 - cut)
+        stretch = (*position.behind, Behind(position.place, position.state, own_TB))
+        flow_TB = torch.cat([behind.flow_TB for behind in stretch if behind.flow_TB is not None])
+        windows = [partition[behind.place] for behind in stretch]
+        return _through(model, partition, stretch, windows, flow_TB, noise, _still_reached(stretch, windows))
+
+
+@final
+class VariableTruncation(Truncation):
+    """The gradient goes back to the beginning of a window whose length is drawn; the state goes on, detached.
+
+    `normal`: around the window, now and then around half of it (Merity et al. 2017, section 5). `geometric`: a window
+    ends after each token with probability c = 1 / window, and what passes a step within it is multiplied by
+    1 / (1 - c), so that on average the gradient is that of the whole past (Tallec & Ollivier 2017). The learning rate
+    is scaled with the length, so that a token of a short window counts as much as any other.
+    """
+
+    @property
+    def lengths(self) -> Lengths | None:
+        return self._draw
+
+    def _draw(self, draw: np.random.Generator, tokens: int) -> Int64:
+        found: list[int] = []
+        left = tokens
+        while left > 0:
+            found.append(min(self._length(draw), left))
+            left -= found[-1]
+        return np.array(found, np.int64)
+
+    def _length(self, draw: np.random.Generator) -> int:
+        if self.gradient.lengths == "geometric":
+            return int(draw.geometric(1 / self.window))
+        centre = self.window / 2 if draw.random() < self.gradient.halved else self.window
+        return max(1, round(draw.normal(centre, self.gradient.deviation)))
+
+    def update(
+        self,
+        model: LanguageModel,
+        partition: Partition,
+        position: Position,
+        noise: torch.Generator | None = None,
+        progress: float = 0.0,  # noqa: ARG002
+    ) -> Update:
+        window = partition[position.place]
+        flow_TB = None
+        if self.gradient.lengths == "geometric":
+            flow_TB = torch.full(window.inputs_TB.shape, self.window / (self.window - 1))
+        stretch = (Behind(position.place, position.state),)
+        done = _through(model, partition, stretch, [window], flow_TB, noise)
+        return done._replace(rate=len(window.inputs_TB) / self.window)
+
+
+@final
+class NoTruncation(Truncation):
+    """The gradient goes back to the beginning of the epoch, and there is one update an epoch.
+
+    It costs two passes forwards and one back, in as much memory as the recipe grants (`gradient.memory`).
+    """
+
+    def updates(self, partition: Partition, epochs: float) -> int:  # noqa: ARG002
+        return max(1, round(epochs))
+
+    def update(
+        self,
+        model: LanguageModel,
+        partition: Partition,
+        position: Position,
+        noise: torch.Generator | None = None,
+        progress: float = 0.0,  # noqa: ARG002
+    ) -> Update:
+        epoch, window = position.place
+        places = [Place(epoch, index) for index in range(window, partition.windows_in(epoch))]
+        loss, tokens, state = back_through(model, partition, places, position.state, noise, self.gradient.memory)
+        return Update(loss, tokens, 1.0, Position(Place(epoch + 1), state))
+
+
+def truncation(gradient: Gradient, window: int, seed: int) -> Truncation:
+    """The truncation that a recipe asks for; arguments as for `Truncation`."""
+    kinds: dict[str, type[Truncation]] = {
+        "none": NoTruncation,
+        "fixed": FixedTruncation,
+        "variable": VariableTruncation,
+        "random": RandomTruncation,
+    }
+    return kinds[gradient.truncation](gradient, window, seed)
+
+
+def _through(
+    model: LanguageModel,
+    partition: Partition,
+    stretch: Sequence[Behind],
+    windows: Sequence[Window],
+    flow_TB: Tensor | None,
+    noise: torch.Generator | None,
+    kept: tuple[Behind, ...] = (),
+) -> Update:
+    """Read windows in one go, predict the last one's targets, go back through all; leave `kept` to the next update."""
+    inputs_TB, fresh_TB = (
+        torch.from_numpy(np.concatenate(arrays))
+        for arrays in zip(*((w.inputs_TB, w.fresh_TB) for w in windows), strict=True)
+    )
+    targets_TB = torch.from_numpy(windows[-1].targets_TB)
+    fresh = fresh_TB if fresh_TB.any() else None
+    nats_TB, state = model.nats(inputs_TB, targets_TB, stretch[0].state, fresh, flow_TB, noise)
+    loss = nats_TB.mean()
+    loss.backward()
+    following = partition.after(stretch[-1].place)
+    position = Position(following, detach(state), kept if following.window else ())
+    return Update(loss.item(), nats_TB.numel(), 1.0, position)
+
+
+def _still_reached(stretch: tuple[Behind, ...], windows: Sequence[Window]) -> tuple[Behind, ...]:
+    """The windows that some lane's gradient still enters from behind the last one."""
+    passing_B = np.ones(windows[-1].fresh_TB.shape[1], np.bool_)
+    kept = len(stretch)
+    while kept and passing_B.any():
+        kept -= 1
+        flow_TB = stretch[kept].flow_TB
+        assert flow_TB is not None
+        passing_B &= (flow_TB.numpy() != 0).all(0) & ~windows[kept].fresh_TB.any(0)
+    return stretch[kept:]

@@ -88,9 +88,11 @@ class LanguageModel(nn.Module):
         hidden_TBH, state = self._hidden(ids_TB, state, fresh_TB, flow_TB, noise)
         return self._logits(hidden_TBH), state
 
-    def advance(self, ids_TB: Tensor, state: State, fresh_TB: Tensor | None = None) -> State:
+    def advance(
+        self, ids_TB: Tensor, state: State, fresh_TB: Tensor | None = None, noise: torch.Generator | None = None
+    ) -> State:
         """The state after the tokens; nothing is predicted."""
-        return self._hidden(ids_TB, state, fresh_TB, None, None)[1]
+        return self._hidden(ids_TB, state, fresh_TB, None, noise)[1]
 
     def nats(
         self,
@@ -103,10 +105,12 @@ class LanguageModel(nn.Module):
     ) -> tuple[Tensor, State]:
         """-log P of each target (nats_TB, 0 where it is NO_TARGET), and the state.
 
-        Only a chunk of the logits exists at any time, in the backward pass too (`target_nats`).
+        Where there are fewer steps of targets than of tokens, they belong to the last ones. Only a chunk of the logits
+        exists at any time, in the backward pass too (`target_nats`).
         """
         hidden_TBH, state = self._hidden(ids_TB, state, fresh_TB, flow_TB, noise)
-        nats_N = target_nats(hidden_TBH.flatten(0, 1), self._output_VH, self.b_o, targets_TB.flatten())
+        predicting_TBH = hidden_TBH[len(ids_TB) - len(targets_TB) :]
+        nats_N = target_nats(predicting_TBH.flatten(0, 1), self._output_VH, self.b_o, targets_TB.flatten())
         return nats_N.view_as(targets_TB), state
 
     def _hidden(

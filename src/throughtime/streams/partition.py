@@ -1,13 +1,14 @@
 """How training cuts a stream into minibatches, and the exact place in an epoch.
 
 A partition computes any window from its place alone: going on after a break is asking for the next place. Every epoch
-has its own random offset, drawn from (seed, epoch); it lies within one window, so every epoch has as many windows as
-the next, and leaves out less than a window at the start and a ragged end.
+has its own random offset, drawn from (seed, epoch); it lies within one window, so an epoch leaves out less than a
+window at the start and a ragged end. Where lengths of windows are drawn, they too are drawn from (seed, epoch).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple, final
 
@@ -16,6 +17,9 @@ import numpy as np
 from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Streams
 from throughtime.streams.window import Int64, Tokens, Window, empty_window, fill_lane
+
+Lengths = Callable[[np.random.Generator, int], Int64]
+"""The lengths of the windows that a lane of so many tokens is cut into; they sum to no more than these."""
 
 
 class Place(NamedTuple):
@@ -26,26 +30,30 @@ class Place(NamedTuple):
 
 
 class Partition(ABC):
-    """Windows of `window` steps (T) by `lanes` lanes (B) from a stream of ids.
-
-    Attributes:
-        windows_per_epoch: the same in every epoch.
-    """
-
-    windows_per_epoch: int
+    """Windows of `window` steps (T), on average, by `lanes` lanes (B) from a stream of ids."""
 
     def __init__(self, tokens: Tokens, lanes: int, window: int, seed: int):
         self.tokens, self.lanes, self.window, self.seed = tokens, lanes, window, seed
+        needed = (lanes + 1) * window
+        if len(tokens) < needed:
+            raise ThroughtimeError(
+                f"the training text has {len(tokens):,} tokens, and {lanes} lanes of a {window}-token "
+                f"window need {needed:,}; lower streams.lanes or streams.window"
+            )
 
     @abstractmethod
     def __getitem__(self, place: Place) -> Window:
         """The window at a place."""
 
+    @abstractmethod
+    def windows_in(self, epoch: int) -> int:
+        """How many windows an epoch has; 1 at least."""
+
     @final
     def after(self, place: Place) -> Place:
         """The place that follows."""
         following = Place(place.epoch, place.window + 1)
-        return following if following.window < self.windows_per_epoch else Place(place.epoch + 1, 0)
+        return following if following.window < self.windows_in(place.epoch) else Place(place.epoch + 1, 0)
 
     @final
     def _offset(self, epoch: int) -> int:
@@ -55,37 +63,41 @@ class Partition(ABC):
     def _generator(self, epoch: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, epoch])
 
-    @final
-    def _check(self) -> None:
-        if self.windows_per_epoch < 1:
-            needed = (self.lanes + 1) * self.window
-            raise ThroughtimeError(
-                f"the training text has {len(self.tokens):,} tokens, and {self.lanes} lanes of a {self.window}-token "
-                f"window need {needed:,}; lower streams.lanes or streams.window"
-            )
-
 
 class SequentialPartition(Partition):
     """The stream behind the offset laid out as B contiguous lanes, each cut into windows in order.
 
     A lane is fresh in the first window of an epoch only (and where a document begins): the state is to be carried.
+
+    Args:
+        lengths: of the windows; None: every one has `window` steps.
     """
 
-    def __init__(self, tokens: Tokens, lanes: int, window: int, seed: int):
+    def __init__(self, tokens: Tokens, lanes: int, window: int, seed: int, lengths: Lengths | None = None):
         super().__init__(tokens, lanes, window, seed)
         self.lane_length = (len(tokens) - window) // lanes
-        self.windows_per_epoch = self.lane_length // window
-        self._check()
+        self._lengths = lengths or (lambda _, steps: np.full(steps // window, window))
+        self._cuts = lru_cache(maxsize=2)(self._draw_cuts)
+
+    def windows_in(self, epoch: int) -> int:
+        return len(self._cuts(epoch)) - 1
 
     def __getitem__(self, place: Place) -> Window:
-        cut = empty_window(self.window, self.lanes)
-        first = self._offset(place.epoch) + place.window * self.window
+        begin, end = self._cuts(place.epoch)[place.window : place.window + 2].tolist()
+        cut = empty_window(end - begin, self.lanes)
+        first = self._offset(place.epoch) + begin
         for lane in range(self.lanes):
             start = first + lane * self.lane_length
-            fill_lane(cut, lane, self.tokens, start, start + self.window)
+            fill_lane(cut, lane, self.tokens, start, start + end - begin)
         if place.window == 0:
             cut.fresh_TB[0] = True
         return cut
+
+    def _draw_cuts(self, epoch: int) -> Int64:
+        """Where the windows of a lane begin and, at last, end."""
+        generator = self._generator(epoch)
+        generator.integers(self.window)  # the offset, drawn first
+        return np.concatenate([[0], np.cumsum(self._lengths(generator, self.lane_length))])
 
 
 class RandomPartition(Partition):
@@ -96,9 +108,10 @@ class RandomPartition(Partition):
 
     def __init__(self, tokens: Tokens, lanes: int, window: int, seed: int):
         super().__init__(tokens, lanes, window, seed)
-        self.windows_per_epoch = (len(tokens) - window) // window // lanes
-        self._check()
         self._order = lru_cache(maxsize=1)(self._draw_order)
+
+    def windows_in(self, epoch: int) -> int:  # noqa: ARG002
+        return (len(self.tokens) - self.window) // self.window // self.lanes
 
     def __getitem__(self, place: Place) -> Window:
         cut = empty_window(self.window, self.lanes)
@@ -115,7 +128,8 @@ class RandomPartition(Partition):
         return generator.permutation((len(self.tokens) - self.window) // self.window)
 
 
-def partition(tokens: Tokens, streams: Streams, seed: int) -> Partition:
-    """The partition that a recipe asks for."""
-    kind = {"sequential": SequentialPartition, "random": RandomPartition}[streams.partition]
-    return kind(tokens, streams.lanes, streams.window, seed)
+def partition(tokens: Tokens, streams: Streams, seed: int, lengths: Lengths | None = None) -> Partition:
+    """The partition that a recipe asks for; `lengths` of sequential windows as in `SequentialPartition`."""
+    if streams.partition == "random":
+        return RandomPartition(tokens, streams.lanes, streams.window, seed)
+    return SequentialPartition(tokens, streams.lanes, streams.window, seed, lengths)

@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish that a loop can grant when it is ready."""
+"""Ctrl-C and SIGTERM as wishes that a loop can grant when it is ready."""
 
 from __future__ import annotations
 
@@ -9,23 +9,34 @@ from contextlib import contextmanager
 
 from throughtime.training.display import Display
 
+WISHES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
 
 @contextmanager
-def interruption(display: Display) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C becomes a wish: the block asks whether it was uttered. A second Ctrl-C interrupts as ever."""
-    wished = threading.Event()
+def interruption(display: Display) -> Iterator[Callable[[], str | None]]:
+    """The block asks whether a wish to end was uttered: `interrupted` (Ctrl-C), `terminated` (SIGTERM) or None.
+
+    A second Ctrl-C interrupts as ever.
+    """
+    wishes: list[str] = []
 
     def wish(signum: int, frame: object) -> None:  # noqa: ARG001
-        if wished.is_set():
-            raise KeyboardInterrupt
-        wished.set()
-        display.say("ending after this step with what has been learned; Ctrl-C again ends at once")
+        uttered = WISHES[signal.Signals(signum)]
+        if uttered == "interrupted":
+            if uttered in wishes:
+                raise KeyboardInterrupt
+            display.say("ending after this step with what has been learned; Ctrl-C again ends at once")
+        wishes.append(uttered)
+
+    def uttered() -> str | None:
+        return "terminated" if "terminated" in wishes else wishes[0] if wishes else None
 
     if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
-        yield wished.is_set
+        yield uttered
         return
-    before = signal.signal(signal.SIGINT, wish)
+    before = {signum: signal.signal(signum, wish) for signum in WISHES}
     try:
-        yield wished.is_set
+        yield uttered
     finally:
-        signal.signal(signal.SIGINT, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -39,22 +39,25 @@ class Budget:
     Attributes:
         steps: optimiser steps the budget holds; None for a budget of minutes.
         minutes: minutes the budget holds; None for a budget of steps or epochs.
+        before: seconds that were used before this process began.
     """
 
     steps: int | None
     minutes: float | None
+    before: float = 0.0
     _begin: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def of(cls, training: Training, windows_per_epoch: int) -> Budget:
+    def of(cls, training: Training, steps_in: Callable[[float], int]) -> Budget:
+        """The recipe's budget; `steps_in` says how many optimiser steps there are in so many epochs."""
         if training.epochs is not None:
-            return cls(max(1, round(training.epochs * windows_per_epoch)), None)
+            return cls(steps_in(training.epochs), None)
         return cls(training.steps, training.minutes)
 
     @property
     def seconds(self) -> float:
-        """Seconds since the training began."""
-        return time.monotonic() - self._begin
+        """Seconds of training so far."""
+        return self.before + time.monotonic() - self._begin
 
     def progress(self, steps: int) -> float:
         """Share of the budget used after so many steps, from 0 to 1."""

@@ -1,7 +1,8 @@
 """The folder of a run, and the model folder in it.
 
-A run holds recipe.toml, tokenizer.json, journal.jsonl, best/, last/, curve.svg and card.md. best/ and last/ each hold
-model.safetensors and model.json; one of them beside a tokenizer.json is a model folder. No pickle anywhere.
+A run holds recipe.toml, tokenizer.json, journal.jsonl, checkpoints/, best/, last/, curve.svg and card.md. best/ and
+last/ each hold model.safetensors and model.json; one of them beside a tokenizer.json is a model folder. No pickle
+anywhere.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from throughtime import folder as folders
 from throughtime.durable import make_folder
 from throughtime.errors import ThroughtimeError
+from throughtime.folder import RECIPE
 from throughtime.models.language import LanguageModel
 from throughtime.recipe import Recipe, Text
 from throughtime.text import tokenizer as tokenizers
 from throughtime.text.tokenizer import Tokenizer
+from throughtime.training.lock import LOCK
 from throughtime.version import VERSION
 
 
@@ -50,11 +54,13 @@ def free_folder(out: str | Path | None, text: Text) -> Path:
     """The folder for a new run, not made yet: `out`, or the next free name under runs/, after the text.
 
     Raises:
-        ThroughtimeError: where `out` holds something already.
+        ThroughtimeError: where `out` holds something already, be it an unfinished run.
     """
     if out is not None:
         folder = Path(out)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if (folder / RECIPE).exists() and not (folder / "card.md").exists():
+            raise ThroughtimeError(f"{folder} holds an unfinished run; go on with --resume, or give another --out")
+        if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {LOCK}):
             raise ThroughtimeError(f"{folder} holds something already; give --out a folder that is new or empty")
         return folder
     first = text.sources[0] if text.sources else ""
@@ -77,10 +83,20 @@ def settled(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"text": text.model_copy(update=moved)})
 
 
-def save_model(folder: Path, model: LanguageModel, facts: Mapping[str, Any]) -> None:
-    """Write a model folder's own two files, or put new ones in their place, at no moment without a model there."""
+def save_model(
+    folder: Path, model: LanguageModel, facts: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write a model folder's own two files, or put new ones in their place, at no moment without a model there.
+
+    Args:
+        folder: made if need be.
+        model: what it is.
+        facts: what is worth knowing of how the weights came about.
+        weights: by name; None: the model's.
+    """
+    arrays = model.state_dict() if weights is None else weights
     make_folder(folder)
-    folders.write_weights(folder, {name: array.numpy() for name, array in model.state_dict().items()})
+    folders.write_weights(folder, {name: array.numpy() for name, array in arrays.items()})
     folders.write_description(folder, folders.Description(model.settings, model.vocabulary_size), VERSION, facts)
 
 

@@ -1,0 +1,257 @@
+"""Four truncations: each is held against the gradient of the whole past."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import ArrayTokens
+from throughtime.cells.state import leaves
+from throughtime.gradient import whole
+from throughtime.gradient.truncation import Position, truncation
+from throughtime.models.language import LanguageModel
+from throughtime.recipe import Gradient, Model, build
+from throughtime.streams.partition import Place, SequentialPartition
+
+VOCABULARY, LANES, WINDOW, WINDOWS = 5, 2, 6, 8
+DRAWS = 400
+
+
+def network(seed=0, **settings):
+    return LanguageModel(
+        Model(**{"cell": "elman", "hidden_size": 8, **settings}), VOCABULARY, torch.Generator().manual_seed(seed)
+    )
+
+
+def text(lengths=None, documents=(), seed=3):
+    """An epoch of WINDOWS windows, the same text at every seed of what is drawn."""
+    count = LANES * WINDOWS * WINDOW + WINDOW
+    tokens = ArrayTokens(np.random.default_rng(0).integers(VOCABULARY, size=count), documents)
+    return SequentialPartition(tokens, LANES, WINDOW, seed, lengths)
+
+
+def epoch(model, partition, gradient, seed=0, noise=None):
+    """The gradient of an epoch: what its updates add up to, each with its share of the rate, at the same weights."""
+    way = truncation(gradient, WINDOW, seed)
+    position = Position(Place(), model.initial_state(LANES))
+    total, positions = 0.0, []
+    while position.place.epoch == 0:
+        model.zero_grad()
+        update = way.update(model, partition, position, noise)
+        share = update.tokens / (LANES * WINDOW) if gradient.truncation == "none" else update.rate
+        total = total + share * torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        position = update.position
+        positions.append(position)
+        assert not any(array.requires_grad for array in leaves(position.state))
+    return total, positions
+
+
+def exact(model, partition, noise=None):
+    """Plain autograd over the whole epoch, unrolled."""
+    model.zero_grad()
+    state, nats = model.initial_state(LANES), 0.0
+    for index in range(partition.windows_in(0)):
+        window = partition[Place(0, index)]
+        inputs_TB, targets_TB, fresh_TB = (torch.from_numpy(array) for array in window)
+        nats_TB, state = model.nats(inputs_TB, targets_TB, state, fresh_TB, None, noise)
+        nats = nats + nats_TB.sum()
+    (nats / (LANES * WINDOW)).backward()
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+def close(found, wanted):
+    assert (found - wanted).norm() <= 1e-5 * wanted.norm()
+
+
+MODELS = [
+    {},
+    {"cell": "lstm", "layers": 2},
+    {"cell": "gru", "dropout": 0.3, "weight_drop": 0.2, "recurrent_dropout": 0.2},
+    {"cell": "mingru", "tied": True},
+    {"cell": "layernorm-lstm", "engine": "reference"},
+]
+NAMES = ["elman", "deep", "dropped", "tied", "reference"]
+every_model = pytest.mark.parametrize("settings", MODELS, ids=NAMES)
+
+
+@every_model
+@pytest.mark.parametrize("stride", [1, 3, WINDOWS])
+def test_without_truncation_the_gradient_is_that_of_the_unrolled_epoch(settings, stride, monkeypatch):
+    monkeypatch.setattr(whole, "_windows_at_once", lambda *_: stride)
+    model, partition = network(**settings), text(documents=(20, 55))
+    noises = [torch.Generator().manual_seed(4) for _ in range(2)]
+    found, positions = epoch(model, partition, Gradient(truncation="none"), noise=noises[0])
+    close(found, exact(model, partition, noises[1]))
+    assert torch.equal(noises[0].get_state(), noises[1].get_state()), "a second pass draws nothing more"
+    assert positions[-1].place == Place(1, 0)
+
+
+def test_memory_decides_how_many_windows_are_run_at_once(monkeypatch):
+    monkeypatch.setattr(whole, "MEGABYTE", 1000)
+    model, partition = network(hidden_size=16), text()
+    asked, back = [], whole._back
+    monkeypatch.setattr(whole, "_back", lambda *given: asked.append(len(given[2])) or back(*given))
+    wanted = exact(model, partition)
+    for memory, together in ((1000, [8]), (12, [2, 3, 3])):
+        asked.clear()
+        close(epoch(model, partition, Gradient(truncation="none", memory=memory))[0], wanted)
+        assert asked == together
+    with pytest.raises(whole.ThroughtimeError, match=r"gradient.memory is 1 MB, and a window .* takes \d+ MB; raise"):
+        epoch(model, partition, Gradient(truncation="none", memory=1))
+
+
+@every_model
+def test_a_reach_over_the_whole_epoch_is_no_truncation(settings):
+    if "dropout" in settings:
+        pytest.skip("windows that are read again draw other masks")
+    model, partition = network(**settings), text(documents=(20, 55))
+    found, positions = epoch(model, partition, Gradient(reach=WINDOW * WINDOWS))
+    close(found, exact(model, partition))
+    assert [len(position.behind) for position in positions] == [*range(1, WINDOWS), 0]
+
+
+@pytest.mark.parametrize("reach", [WINDOW, 9, 2 * WINDOW, 25])
+def test_the_gradient_goes_back_as_many_tokens_as_the_reach(reach):
+    """By autograd: the state that lies `reach` tokens before the end of each window is detached."""
+    model, partition = network(), text()
+    position = Position(Place(), model.initial_state(LANES))
+    way = truncation(Gradient(reach=reach), WINDOW, 0)
+    stream = np.concatenate([partition[Place(0, index)].inputs_TB for index in range(WINDOWS)])
+    for index in range(WINDOWS):
+        model.zero_grad()
+        position = way.update(model, partition, position).position
+        found = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        end = (index + 1) * WINDOW
+        cut = max(0, end - reach)
+        model.zero_grad()
+        with torch.no_grad():
+            state = model.initial_state(LANES)
+            if cut:
+                state = model.advance(torch.from_numpy(stream[:cut]), state)
+        targets_TB = torch.from_numpy(partition[Place(0, index)].targets_TB)
+        model.nats(torch.from_numpy(stream[cut:end]), targets_TB, state)[0].mean().backward()
+        close(found, torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+
+
+def estimates(model, gradient):
+    """The gradient of an epoch by many draws of a truncation, each as a share of the exact one along its direction."""
+    found = []
+    for seed in range(DRAWS):
+        way = truncation(gradient, WINDOW, seed)
+        lengths = None
+        if way.lengths:
+            own = np.random.default_rng(seed)
+            lengths = lambda _, tokens: way.lengths(own, tokens)  # noqa: B023, E731
+        found.append(epoch(model, text(lengths), gradient, seed)[0])
+    return torch.stack(found)
+
+
+REWEIGHTED = {
+    "geometric": Gradient(truncation="variable", lengths="geometric"),
+    "random": Gradient(truncation="random"),
+    "rare": Gradient(truncation="random", cut=0.05),
+}
+
+
+@pytest.fixture(scope="module")
+def remembering():
+    """A network whose gradient goes far back: its state turns, and hardly shrinks."""
+    model = network(seed=1)
+    with torch.no_grad():
+        model.embedding *= 0.2
+        model.W_o *= 4
+    return model, exact(model, text())
+
+
+@pytest.mark.parametrize("name", REWEIGHTED)
+def test_reweighted_truncation_is_right_on_average(remembering, name, record_property):
+    model, wanted = remembering
+    found = estimates(model, REWEIGHTED[name])
+    along = found @ wanted / wanted.square().sum()
+    error = float(along.std()) / math.sqrt(DRAWS)
+    record_property("mean along the exact gradient", f"{along.mean():.3f} ± {error:.3f}")
+    record_property("variance", f"{float(found.var(0).sum() / wanted.square().sum()):.3f} of its square")
+    assert error < 0.1, "a mean that says something"
+    assert abs(along.mean() - 1) < 3 * error
+    scores = (found.mean(0) - wanted) / (found.std(0) / math.sqrt(DRAWS)).clamp(min=1e-7)
+    assert (scores.abs() < 3).double().mean() > 0.97, "each parameter's mean lies within its own interval"
+
+
+@pytest.mark.parametrize(
+    "gradient", [Gradient(), Gradient(truncation="variable", deviation=2.0)], ids=["fixed", "normal"]
+)
+def test_and_truncation_without_reweighting_is_not(remembering, gradient):
+    model, wanted = remembering
+    along = epoch(model, text(), gradient)[0] @ wanted / wanted.square().sum()
+    assert abs(along - 1) > 0.3
+
+
+def test_a_cut_of_every_lane_lets_go_of_the_windows_behind_it():
+    model, partition = network(), text(documents=(20, 20 + WINDOW * WINDOWS))
+    way = truncation(Gradient(truncation="random", cut=1e-9), WINDOW, 0)
+    position, kept = Position(Place(), model.initial_state(LANES)), []
+    for _ in range(WINDOWS):
+        position = way.update(model, partition, position).position
+        kept.append([behind.place.window for behind in position.behind])
+    fresh = [index for index in range(WINDOWS) if partition[Place(0, index)].fresh_TB.any(0).all()]
+    assert fresh[1:] != [], "a document begins in both lanes of one window"
+    assert kept[fresh[1]] == [fresh[1]]
+    assert kept[fresh[1] - 1][0] == 0
+    assert kept[-1] == []
+
+
+def test_cuts_follow_their_schedule():
+    model, partition = network(), text()
+    way = truncation(Gradient(truncation="random", cut=0.01, cut_end=0.9), WINDOW, 0)
+    position = Position(Place(), model.initial_state(LANES))
+    early, late = (way.update(model, partition, position, progress=progress).position for progress in (0.0, 1.0))
+    early, late = ((p.behind[0].flow_TB == 0).double().mean() for p in (early, late))
+    assert early <= 0.1
+    assert late > 0.6
+
+
+def test_lengths_are_drawn_around_the_window():
+    tokens = 200_000
+    normal, geometric = (
+        truncation(Gradient(truncation="variable", lengths=lengths, halved=0.25), 40, 0).lengths(
+            np.random.default_rng(0), tokens
+        )
+        for lengths in ("normal", "geometric")
+    )
+    assert normal.sum() == geometric.sum() == tokens
+    assert min(normal) >= 1 <= min(geometric)
+    assert normal.mean() == pytest.approx(0.75 * 40 + 0.25 * 20, rel=0.02)
+    assert (np.abs(normal - 20) < 10).mean() == pytest.approx(0.25, abs=0.03)
+    assert geometric.mean() == pytest.approx(40, rel=0.05)
+    assert geometric.std() == pytest.approx(40, rel=0.1)
+
+
+def test_windows_of_drawn_lengths_leave_nothing_out():
+    way = truncation(Gradient(truncation="variable", deviation=3.0), WINDOW, 0)
+    partition = text(way.lengths)
+    even = text()
+    read = [np.concatenate([p[Place(0, i)].inputs_TB for i in range(p.windows_in(0))]) for p in (partition, even)]
+    assert np.array_equal(*read)
+    assert {len(partition[Place(0, index)].inputs_TB) for index in range(partition.windows_in(0))} - {WINDOW}
+    assert way.updates(partition, 2.5) == sum(partition.windows_in(e) for e in (0, 1)) + round(
+        partition.windows_in(2) / 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"gradient": {"reach": 5}}, r"gradient.reach must be 0 or at least streams.window \(64\), got 5"),
+        ({"gradient": {"reach": 99}, "streams": {"partition": "random"}}, "gradient.reach needs streams.partition"),
+        ({"gradient": {"truncation": "none"}, "streams": {"partition": "random"}}, "'none' needs .* 'sequential'"),
+        ({"gradient": {"truncation": "random", "cut_end": 0.0}}, "cut_end must be above 0"),
+        ({"gradient": {"truncation": "random"}, "streams": {"window": 1}}, "gradient.cut must be given"),
+        ({"gradient": {"truncation": "variable", "lengths": "geometric"}, "streams": {"window": 1}}, "at least 2"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_named(tree, message):
+    with pytest.raises(ValueError, match=message):
+        build(tree)

@@ -1,0 +1,270 @@
+"""Going on: a run that was ended anywhere comes out as the one that was not, to the last bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import throughtime
+from throughtime import recipe as recipes
+from throughtime.errors import SettingError, TerminationError, ThroughtimeError
+from throughtime.models.language import LanguageModel
+from throughtime.training.checkpoint import Checkpoints
+from throughtime.training.display import Display
+from throughtime.training.lock import locked
+
+TEXT = "the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs.\n" * 30
+STEPS = 24
+SMALL = {
+    "streams": {"lanes": 3, "window": 8},
+    "model": {"hidden_size": 8, "cell": "gru"},
+    "training": {"steps": STEPS, "validations": 3, "sample_tokens": 5, "learning_rate": 0.01, "threads": 1},
+}
+KINDS = {
+    "carried": {},
+    "random windows": {"streams": {"partition": "random"}},
+    "dropped": {"model": {"cell": "lstm", "layers": 2, "dropout": 0.3, "weight_drop": 0.2, "recurrent_dropout": 0.1}},
+    "reach": {"gradient": {"reach": 20, "clip_quantile": 0.5}},
+    "drawn windows": {"gradient": {"truncation": "variable"}, "model": {"tied": True}},
+    "geometric": {"gradient": {"truncation": "variable", "lengths": "geometric"}, "model": {"cell": "mingru"}},
+    "cuts": {"gradient": {"truncation": "random", "cut": 0.05, "cut_end": 0.3}},
+    "whole epochs": {"gradient": {"truncation": "none"}, "model": {"dropout": 0.2}},
+    "documents": {"text": {"separator": "jugs"}},
+}
+
+
+class PowerCutError(BaseException):
+    """Nothing of ours catches it."""
+
+
+class Cut(Display):
+    """Ends the process, as far as a test can, at the end of a step; keeps what was said."""
+
+    def __init__(self, step=None):
+        self.step, self.lines = step, []
+
+    def say(self, line):
+        self.lines.append(line)
+
+    def show(self, moment):
+        if moment.step == self.step:
+            raise PowerCutError
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def uncut(text, tmp_path_factory):
+    """The run of each kind that nothing ended, made once."""
+    made = {}
+
+    def run(kind):
+        if kind not in made:
+            made[kind] = throughtime.train(tree(text, KINDS[kind]), tmp_path_factory.mktemp("uncut") / "run").folder
+        return made[kind]
+
+    return run
+
+
+def tree(text, changes=None, **training):
+    made = recipes.change({**SMALL, "text": {"sources": [str(text)]}}, changes or {})
+    return recipes.change(made, {"training": training} if training else {})
+
+
+def cut_run(text, folder, kind, step, every):
+    with pytest.raises(PowerCutError):
+        throughtime.train(tree(text, KINDS[kind], checkpoint_every=every), folder, Cut(step))
+    return folder
+
+
+def outcome(folder):
+    """All that a run comes to, without times, which checkpoint, and how often one was written."""
+    entries = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    for entry in entries:
+        for time in ("seconds", "tokens_per_second"):
+            entry.pop(time, None)
+    last = Checkpoints(folder / "checkpoints").newest().checkpoint
+    facts = {name: last.facts[name] for name in ("position", "norms", "counts", "text", "tokeniser", "best")}
+    models = [(folder / name / "model.safetensors").read_bytes() for name in ("best", "last")]
+    return entries, models, facts, last.arrays
+
+
+def assert_same(found, wanted):
+    assert found[:3] == wanted[:3]
+    assert found[3].keys() == wanted[3].keys()
+    for part, arrays in wanted[3].items():
+        assert found[3][part].keys() == arrays.keys()
+        for name, array in arrays.items():
+            assert torch.equal(found[3][part][name], array), f"{part}: {name}"
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_run_that_was_cut_comes_out_as_the_one_that_was_not(text, uncut, tmp_path_factory, data):
+    kind = data.draw(st.sampled_from(sorted(KINDS)))
+    wanted = uncut(kind)
+    most = json.loads((wanted / "journal.jsonl").read_text().splitlines()[-1])["step"]
+    every = data.draw(st.integers(1, 9))
+    cuts = sorted(data.draw(st.lists(st.integers(1, most), min_size=1, max_size=2, unique=True)))
+    folder = tmp_path_factory.mktemp("cut") / "run"
+    cut_run(text, folder, kind, cuts[0], every)
+    for step in cuts[1:]:
+        with pytest.raises(PowerCutError):
+            throughtime.resume(folder, display=Cut(step))
+    throughtime.resume(folder)
+    assert_same(outcome(folder), outcome(wanted))
+
+
+def test_ctrl_c_and_its_validation_leave_no_trace_in_the_run_that_goes_on(text, uncut, tmp_path):
+    class Impatient(Cut):
+        def show(self, moment):
+            if moment.step == self.step:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    result = throughtime.train(tree(text), tmp_path / "run", Impatient(11))
+    assert (result.ending, result.steps) == ("interrupted", 11)
+    assert throughtime.resume(tmp_path / "run").ending == "budget"
+    assert_same(outcome(tmp_path / "run"), outcome(uncut("carried")))
+
+
+def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(text, uncut, tmp_path):
+    class Stopping(Cut):
+        def show(self, moment):
+            if moment.step == self.step:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(
+        TerminationError, match=r"terminated after step 7; `throughtime train --out .* --resume` goes on"
+    ):
+        throughtime.train(tree(text), tmp_path / "run", Stopping(7))
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert Checkpoints(tmp_path / "run" / "checkpoints").newest().checkpoint.step == 7
+    throughtime.resume(tmp_path / "run")
+    assert_same(outcome(tmp_path / "run"), outcome(uncut("carried")))
+
+
+def test_a_run_that_was_cut_before_its_first_checkpoint_begins_anew(text, uncut, tmp_path):
+    cut_run(text, tmp_path / "run", "carried", 3, 0)
+    log = Cut()
+    throughtime.resume(tmp_path / "run", display=log)
+    assert "ended before its first checkpoint" in log.lines[0]
+    assert_same(outcome(tmp_path / "run"), outcome(uncut("carried")))
+
+
+def test_what_lies_beside_the_checkpoints_may_be_lost(text, uncut, tmp_path):
+    folder = cut_run(text, tmp_path / "run", "carried", 20, 6)
+    for name in ("recipe.toml", "tokenizer.json", "journal.jsonl"):
+        (folder / name).write_bytes(b"\0\1\2")
+    shutil.rmtree(folder / "best")
+    throughtime.resume(folder)
+    assert_same(outcome(folder), outcome(uncut("carried")))
+
+
+def test_a_damaged_checkpoint_is_stepped_back_over(text, uncut, tmp_path):
+    folder = cut_run(text, tmp_path / "run", "carried", 20, 6)
+    (folder / "checkpoints" / "step-18" / "model.safetensors").write_bytes(b"")
+    log = Cut()
+    throughtime.resume(folder, display=log)
+    assert "step-18" in log.lines[0]
+    assert "going on after step 12" in log.lines[1]
+    assert_same(outcome(folder), outcome(uncut("carried")))
+    for found in (folder / "checkpoints").glob("step-*/manifest.json"):
+        found.unlink()
+    with pytest.raises(ThroughtimeError, match=r"no checkpoint in .* holds: .*manifest\.json.*; begin a new run"):
+        throughtime.resume(folder)
+
+
+def test_a_budget_can_be_raised_and_only_that(text, tmp_path):
+    folder = throughtime.train(tree(text), tmp_path / "run").folder
+    with pytest.raises(ThroughtimeError, match=r"has used up its budget after 24 steps; give it more .* --steps 48"):
+        throughtime.resume(folder)
+    longer = throughtime.resume(folder, {"training": {"steps": 40, "validations": 7}})
+    assert (longer.steps, longer.ending) == (40, "budget")
+    assert recipes.build(recipes.read(str(folder / "recipe.toml"))).training.steps == 40
+    steps = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in steps if entry["event"] == "valid"][3:] == [29, 35, 40]
+    with pytest.raises(
+        SettingError, match=r"another model.cell \(was 'gru', now 'lstm'\), training.seed \(was 0, now 3"
+    ):
+        throughtime.resume(folder, {"model": {"cell": "lstm"}, "training": {"seed": 3, "steps": 60}})
+    with pytest.raises(SettingError, match=r"there is no setting model.sell"):
+        throughtime.resume(folder, {"model": {"sell": "lstm"}})
+
+
+def test_another_text_is_refused(tmp_path):
+    path = tmp_path / "own.txt"
+    path.write_text(TEXT)
+    folder = cut_run(path, tmp_path / "run", "carried", 9, 5)
+    path.write_text(TEXT.replace("fox", "box", 1))
+    with pytest.raises(ThroughtimeError, match=r"the train text is not the one that .* was trained on"):
+        throughtime.resume(folder)
+    path.write_text(TEXT)
+    throughtime.resume(folder)
+
+
+def test_other_circumstances_are_said(text, tmp_path, monkeypatch):
+    folder = cut_run(text, tmp_path / "run", "carried", 9, 5)
+    monkeypatch.setattr("throughtime.training.resume.VERSION", "99")
+    log = Cut()
+    throughtime.resume(folder, {"training": {"threads": 2}}, log)
+    assert [line.split(":")[0] for line in log.lines if "was" in line] == [
+        "throughtime was 0.1.0, now it is 99",
+        "threads was 1, now it is 2",
+    ]
+
+
+def test_an_unfinished_run_is_not_written_over(text, tmp_path):
+    folder = cut_run(text, tmp_path / "run", "carried", 9, 5)
+    with pytest.raises(ThroughtimeError, match=r"holds an unfinished run; go on with --resume"):
+        throughtime.train(tree(text), folder)
+    with pytest.raises(ThroughtimeError, match=r"there is no run in .* to go on with"):
+        throughtime.resume(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ThroughtimeError, match=r"there is no run in .* to go on with"):
+        throughtime.resume(tmp_path / "empty")
+
+
+def test_a_folder_in_use_is_refused(text, tmp_path):
+    folder = cut_run(text, tmp_path / "run", "carried", 9, 5)
+    with locked(folder), pytest.raises(ThroughtimeError, match=f"is held by process {os.getpid()} on "):
+        throughtime.resume(folder)
+
+
+def test_a_rollback_goes_back_to_the_checkpoint_with_a_lower_rate(text, tmp_path, monkeypatch):
+    nats, calls = LanguageModel.nats, []
+
+    def spoil(self, *arguments):
+        found, state = nats(self, *arguments)
+        if torch.is_grad_enabled():
+            calls.append(1)
+            if len(calls) in (4, 15):
+                found = found * torch.inf
+        return found, state
+
+    monkeypatch.setattr(LanguageModel, "nats", spoil)
+    log = Cut()
+    settings = {"nonfinite": "rollback", "rollback_rate": 0.25, "checkpoint_every": 5}
+    folder = throughtime.train(tree(text, **settings), tmp_path / "run", log).folder
+    went_back = [line.partition("to step ")[2] for line in log.lines if line.startswith("went back")]
+    assert went_back == ["0, on with 0.25 of the learning rate", "10, on with 0.0625 of the learning rate"]
+    entries = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in entries if entry["event"] == "nonfinite"] == [4, 11]
+    rates = {entry["step"]: entry["learning_rate"] for entry in entries if entry["event"] == "train"}
+    assert rates[20] < 0.0625 * 0.01
+    assert len(calls) == STEPS + 4 + 1
