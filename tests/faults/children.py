@@ -7,6 +7,7 @@ import signal
 import traceback
 import warnings
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,12 +46,10 @@ def killed(root: Path, job: Callable[[], Any], kill: Kill) -> None:
 
 def dying(root: Path, job: Callable[[], Any], kill: Kill) -> None:
     """Do a job; this process dies where the plan says."""
-    count = -1
+    numbers = count()  # two threads may ask for the next at once
 
     def die(operation: Operation, perform: Callable[[], Any], half: Callable[[], Any]) -> Any:  # noqa: ARG001
-        nonlocal count
-        count += 1
-        if count != kill.at:
+        if next(numbers) != kill.at:
             return perform()
         try:
             return {"before": lambda: None, "midst": half, "after": perform}[kill.phase]()

@@ -1,9 +1,13 @@
-"""Disks that are full, files that are damaged, clocks that go back, a second training: as trials, as in trials.py."""
+"""Disks that are full, files that are damaged, clocks that go back, a second training: as trials, as in trials.py.
+
+`before` is a folder with some checkpoints, to be copied.
+"""
 
 from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -18,11 +22,11 @@ from throughtime.errors import ThroughtimeError
 from throughtime.training.lock import locked
 
 
-def by_full_disk() -> Iterator[Trial]:
+def by_full_disk(before: Path) -> Iterator[Trial]:
     """No file may be larger than so many bytes, for one process."""
 
     def run(size: int, folder: Path) -> None:
-        some_checkpoints(folder)
+        shutil.copytree(before, folder)
 
         def job() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
@@ -61,11 +65,11 @@ def by_full_file_system() -> Iterator[Trial]:
         yield Trial(f"{blocks} blocks", partial(run, blocks))
 
 
-def by_read_only_folder() -> Iterator[Trial]:
+def by_read_only_folder(before: Path) -> Iterator[Trial]:
     """The folder may not be written."""
 
     def run(folder: Path) -> None:
-        some_checkpoints(folder)
+        shutil.copytree(before, folder)
 
         def job() -> None:
             os.chdir(folder)
@@ -105,18 +109,18 @@ DAMAGES: dict[str, Callable[[bytes, Random], bytes | None]] = {
 }
 
 
-def by_damage(tries: int) -> Iterator[Trial]:
+def by_damage(before: Path, tries: int) -> Iterator[Trial]:
     """A file of the newest checkpoint is damaged: a line names it, and the one before is taken."""
 
     def run(how: str, name: str, seed: int, folder: Path) -> None:
-        some_checkpoints(folder)
+        shutil.copytree(before, folder)
         path = folder / "checkpoints" / "step-300" / name
-        before = path.read_bytes()
-        after = DAMAGES[how](before, Random(seed))
+        content = path.read_bytes()
+        after = DAMAGES[how](content, Random(seed))
         if after is None:
             path.unlink()
         else:
-            assert after != before
+            assert after != content
             path.write_bytes(after)
         (note,) = store(folder).newest().notes
         assert str(path) in note
@@ -135,11 +139,11 @@ def by_damage(tries: int) -> Iterator[Trial]:
         yield Trial(f"{name}: {how}, {seed}", partial(run, how, name, seed))
 
 
-def by_damaged_pointer(tries: int) -> Iterator[Trial]:
+def by_damaged_pointer(before: Path, tries: int) -> Iterator[Trial]:
     """`last` is damaged: nothing goes by it."""
 
     def run(how: str, seed: int, folder: Path) -> None:
-        some_checkpoints(folder)
+        shutil.copytree(before, folder)
         path = folder / "checkpoints" / "last"
         after = DAMAGES[how](path.read_bytes(), Random(seed))
         if after is None:
@@ -156,12 +160,12 @@ def by_damaged_pointer(tries: int) -> Iterator[Trial]:
         yield Trial(f"{how}, {seed}", partial(run, how, seed))
 
 
-def by_clock(tries: int) -> Iterator[Trial]:
+def by_clock(before: Path, tries: int) -> Iterator[Trial]:
     """Clocks that go back: files and folders have any times."""
 
     def run(seed: int, folder: Path) -> None:
         random = Random(seed)
-        some_checkpoints(folder)
+        shutil.copytree(before, folder)
         for path in [*folder.rglob("*")]:
             seconds = random.randrange(4_000_000_000)
             os.utime(path, (seconds, seconds))

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import torch
 
-from faults import damages, trials
-from faults.jobs import MODELS, STORE
+from faults import damages, runs, trials
+from faults.jobs import MODELS, STORE, some_checkpoints
 from faults.trials import Trial
 from throughtime.machine import processor, usable_threads
 
@@ -49,6 +49,8 @@ def faults(folder: Path, thorough: bool = True) -> Iterator[Fault]:
     """
     store = [trials.record(job, folder) for job in STORE]
     models = [trials.record(job, folder) for job in MODELS]
+    some = folder / "some"
+    some_checkpoints(some)
     seeds, tries = (8, 420) if thorough else (2, 84)
     losing = ("all", "names", "data") if thorough else ("all",)
     yield Fault("SIGKILL while a checkpoint is written", chain(*map(trials.by_kill, store)))
@@ -67,14 +69,17 @@ def faults(folder: Path, thorough: bool = True) -> Iterator[Fault]:
         yield Fault(
             f"the disk {name} at an operation", chain(*(trials.by_error(found, code) for found in store + models))
         )
-    yield Fault("a file may not grow so large", damages.by_full_disk())
+    yield Fault("a file may not grow so large", damages.by_full_disk(some))
     if thorough and os.geteuid() == 0 and shutil.which("mount"):
         yield Fault("a file system has so many blocks left", damages.by_full_file_system())
-    yield Fault("the folder may not be written", damages.by_read_only_folder())
-    yield Fault("a file of the newest checkpoint is damaged", damages.by_damage(tries))
-    yield Fault("`last` is damaged", damages.by_damaged_pointer(tries // 12))
-    yield Fault("the clock goes back", damages.by_clock(tries // 12))
+    yield Fault("the folder may not be written", damages.by_read_only_folder(some))
+    yield Fault("a file of the newest checkpoint is damaged", damages.by_damage(some, tries))
+    yield Fault("`last` is damaged", damages.by_damaged_pointer(some, tries // 12))
+    yield Fault("the clock goes back", damages.by_clock(some, tries // 12))
     yield Fault("a second training in the folder", damages.by_second_training())
+    yield Fault("SIGKILL of a training, twice", runs.by_kill_of_training(folder, 200 if thorough else 4))
+    if thorough:
+        yield Fault("SIGKILL of `throughtime train` again and again", runs.by_kill_of_command(folder, 10))
 
 
 def tried(fault: Fault, folder: Path) -> Row:
@@ -104,6 +109,7 @@ def main() -> None:
         tempfile.TemporaryDirectory(dir=options.folder) as recordings,
         tempfile.TemporaryDirectory(dir=options.folder) as folder,
     ):
+        os.environ["THROUGHTIME_CACHE"] = str(Path(recordings, "cache"))
         for fault in faults(Path(recordings)):
             rows.append(tried(fault, Path(folder)))
             print(*rows[-1], sep="\t", flush=True)

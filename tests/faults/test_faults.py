@@ -28,6 +28,7 @@ SAMPLES = {
     "`last` is damaged": 7,
     "the clock goes back": 2,
     "a second training in the folder": 2,
+    "SIGKILL of a training, twice": 4,
 }
 
 

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,12 +131,10 @@ def by_error(recording: Recording, code: int) -> Iterator[Trial]:
 
 def failing(at: int, code: int) -> Callable[..., Any]:
     """A hook that lets an operation fail, with half of it done."""
-    count = -1
+    numbers = count()
 
     def hook(_: Operation, perform: Callable[[], Any], half: Callable[[], Any]) -> Any:
-        nonlocal count
-        count += 1
-        if count == at:
+        if next(numbers) == at:
             half()
             raise OSError(code, os.strerror(code))
         return perform()
