@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 
 from faults.children import fork, in_child
-from faults.jobs import FILES, contents, newest, next_checkpoint, some_checkpoints, store, write
+from faults.jobs import FILES, newest, next_checkpoint, some_checkpoints, store, write
 from faults.trials import Trial
 from throughtime.errors import ThroughtimeError
 from throughtime.training.lock import locked
@@ -126,11 +126,10 @@ def by_damage(before: Path, tries: int) -> Iterator[Trial]:
         assert str(path) in note
         assert "\n" not in note
         assert newest(folder, notes=1) == "200.0"
-        checkpoints = store(folder)
-        checkpoints.newest()
-        checkpoints.write(400, *contents(400))
-        checkpoints.close()
-        assert not path.parent.exists()
+        write(folder, 400)
+        assert sorted(path.parent.parent.glob("step-?00")) == [
+            path.parent.with_name(f"step-{n}") for n in (100, 200, 400)
+        ]
         next_checkpoint(folder)
 
     ways = [(how, name) for how in DAMAGES for name in FILES]

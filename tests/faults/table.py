@@ -51,7 +51,7 @@ def faults(folder: Path, thorough: bool = True) -> Iterator[Fault]:
     models = [trials.record(job, folder) for job in MODELS]
     some = folder / "some"
     some_checkpoints(some)
-    seeds, tries = (8, 420) if thorough else (2, 84)
+    seeds, tries = (4, 420) if thorough else (2, 84)
     losing = ("all", "names", "data") if thorough else ("all",)
     yield Fault("SIGKILL while a checkpoint is written", chain(*map(trials.by_kill, store)))
     yield Fault("SIGKILL while a model is saved", chain(*map(trials.by_kill, models)))
@@ -77,9 +77,9 @@ def faults(folder: Path, thorough: bool = True) -> Iterator[Fault]:
     yield Fault("`last` is damaged", damages.by_damaged_pointer(some, tries // 12))
     yield Fault("the clock goes back", damages.by_clock(some, tries // 12))
     yield Fault("a second training in the folder", damages.by_second_training())
-    yield Fault("SIGKILL of a training, twice", runs.by_kill_of_training(folder, 200 if thorough else 4))
+    yield Fault("SIGKILL of a training, twice", runs.by_kill_of_training(folder, 100 if thorough else 4))
     if thorough:
-        yield Fault("SIGKILL of `throughtime train` again and again", runs.by_kill_of_command(folder, 10))
+        yield Fault("SIGKILL of `throughtime train` again and again", runs.by_kill_of_command(folder, 6))
 
 
 def tried(fault: Fault, folder: Path) -> Row:

@@ -137,15 +137,14 @@ def test_one_that_is_gone_is_told(place):
     assert Checkpoints(place).newest().notes == found.notes
 
 
-def test_what_was_stepped_over_does_not_count_among_those_kept(place):
+def test_what_is_damaged_does_not_count_among_those_kept(place):
     write(place, 10, 20)
     path = place / "step-20" / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
-    checkpoints = Checkpoints(place)
-    assert checkpoints.newest().checkpoint.step == 10
-    checkpoints.write(30, {}, {})
-    checkpoints.close()
+    write(place, 30)
     assert kept(place) == [10, 30]
+    write(place, 20)
+    assert kept(place) == [20, 30]
 
 
 @pytest.mark.parametrize(

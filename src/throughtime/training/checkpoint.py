@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, final
 
@@ -92,7 +92,6 @@ class Checkpoints:
         if keep < 1:
             raise SettingError(f"keep should be at least 1, got {keep}")
         self.folder, self.keep, self.every = folder, keep, every
-        self._damaged: set[Path] = set()
         self._pending: Future[None] | None = None
 
     def write(self, step: int, arrays: Arrays, facts: Mapping[str, Any], best: bool = False) -> None:
@@ -130,7 +129,6 @@ class Checkpoints:
             try:
                 found = _read(place, manifest)
             except ThroughtimeError as error:
-                self._damaged.add(place)
                 notes.append(str(error))
             else:
                 newer = [line for name, line in damaged.items() if _step(name) > found.step]
@@ -196,15 +194,13 @@ class Checkpoints:
         return [f"{place}, which {LAST} names, is not there"] if gone else []
 
     def _expired(self) -> list[Path]:
+        """Those that are not to be kept. One that is damaged counts neither among the newest nor as the best."""
         whole, damaged = self._list()
-        places = [place for place, _ in whole if place not in self._damaged]
-        numbers = {place: manifest.number for place, manifest in whole}
-        kept = {
-            *places[: self.keep],
-            *[place for place, manifest in whole if manifest.best and place in places][:1],
-            *(place for place in places if self.every and numbers[place] % self.every == 0),
-        }
-        return [place for place in (*numbers, *damaged) if place not in kept]
+        newest = islice((place for place, manifest in whole if _holds(place, manifest)), self.keep)
+        best = islice((place for place, manifest in whole if manifest.best and _holds(place, manifest)), 1)
+        every = (place for place, manifest in whole if self.every and manifest.number % self.every == 0)
+        kept = {*newest, *best, *every}
+        return [place for place in (*dict(whole), *damaged) if place not in kept]
 
 
 def _contents(arrays: Arrays, facts: str) -> Iterator[tuple[str, bytes]]:
@@ -233,22 +229,34 @@ def _read_manifest(place: Path) -> _Manifest:
     return manifest
 
 
+def _files(place: Path, manifest: _Manifest) -> Iterator[tuple[str, bytes]]:
+    """The files of a checkpoint by their names, each as it was written, or an error says which is not."""
+    for name, about in manifest.files.items():
+        content = _read_bytes(place / name)
+        if len(content) != about.bytes:
+            raise ThroughtimeError(f"{place / name} is damaged: it has {len(content):,} bytes, not {about.bytes:,}")
+        if _hash(content) != about.sha256:
+            raise ThroughtimeError(f"{place / name} is damaged: its SHA-256 is another")
+        yield name, content
+
+
+def _holds(place: Path, manifest: _Manifest) -> bool:
+    try:
+        return all(True for _ in _files(place, manifest))
+    except ThroughtimeError:
+        return False
+
+
 def _read(place: Path, manifest: _Manifest) -> Checkpoint:
     arrays, facts = {}, {}
-    for name, about in manifest.files.items():
-        path = place / name
-        content = _read_bytes(path)
-        if len(content) != about.bytes:
-            raise ThroughtimeError(f"{path} is damaged: it has {len(content):,} bytes, not {about.bytes:,}")
-        if _hash(content) != about.sha256:
-            raise ThroughtimeError(f"{path} is damaged: its SHA-256 is another")
+    for name, content in _files(place, manifest):
         try:
             if name == FACTS:
                 facts = json.loads(content)
             else:
                 arrays[name.removesuffix(SUFFIX)] = load(content)
         except (SafetensorError, ValueError, KeyError, RecursionError) as error:
-            raise ThroughtimeError(f"cannot read {path}: {_line(error)}") from None
+            raise ThroughtimeError(f"cannot read {place / name}: {' '.join(str(error).split())}") from None
     return Checkpoint(manifest.step, arrays, facts, place)
 
 
@@ -266,7 +274,3 @@ def _step(place: Path) -> int:
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
