@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 NATIVE := $(wildcard src/throughtime/engine/native/*)
 MISSING := 'from scikit_build_core.build import get_requires_for_build_editable as missing; print(*missing())'
 
-.PHONY: demo test check sanitize bench format clean
+.PHONY: demo test check faults sanitize bench format clean
 
 demo: $(READY)  ## train on the text that Python carries, for two minutes
 	$(BIN)/throughtime train --recipe demo
@@ -22,6 +22,9 @@ check: $(READY)  ## format, lint, types, the layout
 	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/layout
+
+faults: $(READY)  ## kills, power cuts, full disks, damages; figures for docs/reliability.md, for some minutes
+	PYTHONPATH=tests $(BIN)/python tests/faults/table.py
 
 sanitize: build/sanitized-address build/sanitized-thread  ## kernels, watched for wrong memory and races; needs GCC
 

@@ -11,18 +11,20 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
-from itertools import count
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, final
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from throughtime import durable
-from throughtime.errors import ThroughtimeError
+from throughtime.errors import SettingError, ThroughtimeError
 
 FACTS, MANIFEST, LAST = "facts.json", "manifest.json", "last"
 SUFFIX = ".safetensors"
@@ -87,14 +89,16 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int = 2, every: int = 0):
+        if keep < 1:
+            raise SettingError(f"keep should be at least 1, got {keep}")
         self.folder, self.keep, self.every = folder, keep, every
-        self._damaged: set[Path] = set()
+        self._pending: Future[None] | None = None
 
     def write(self, step: int, arrays: Arrays, facts: Mapping[str, Any], best: bool = False) -> None:
         """Write a checkpoint, then remove those that are not to be kept.
 
-        The arrays are copied; they may change as soon as this returns. The checkpoint is on disk after the next call of
-        any method.
+        It is on disk, or an error is raised, by the end of the next call of any method: the arrays are copied, so that
+        they may change as soon as this returns, and a thread writes.
 
         Args:
             step: the optimiser step after which it is written.
@@ -103,28 +107,28 @@ class Checkpoints:
             best: whether the model is the best so far: the newest of these is kept.
 
         Raises:
-            ThroughtimeError: where it cannot be written. Those before it are still there.
+            ThroughtimeError: where the one before could not be written. Those before that are still there.
         """
-        contents = {
-            f"{name}{SUFFIX}": save({key: array.detach().cpu().contiguous() for key, array in part.items()})
-            for name, part in arrays.items()
-        }
-        contents[FACTS] = (json.dumps(facts) + "\n").encode()
-        self._write(step, contents, best)
+        self.close()
+        text = json.dumps(facts) + "\n"
+        copies = {name: {key: _copy(array) for key, array in part.items()} for name, part in arrays.items()}
+        thread = ThreadPoolExecutor(1)
+        self._pending = thread.submit(self._write, step, copies, text, best)
+        thread.shutdown(wait=False)
 
     def newest(self) -> Found:
         """The newest checkpoint of which every byte is as it was written. Nothing is changed on disk.
 
         Raises:
-            ThroughtimeError: where the folder cannot be read.
+            ThroughtimeError: where the folder cannot be read, or the last write failed.
         """
+        self.close()
         whole, damaged = self._list()
         notes = []
         for place, manifest in whole:
             try:
                 found = _read(place, manifest)
             except ThroughtimeError as error:
-                self._damaged.add(place)
                 notes.append(str(error))
             else:
                 newer = [line for name, line in damaged.items() if _step(name) > found.step]
@@ -137,23 +141,23 @@ class Checkpoints:
         Raises:
             ThroughtimeError: where it could not be written.
         """
+        pending, self._pending = self._pending, None
+        if pending:
+            pending.result()
 
-    def _write(self, step: int, contents: Mapping[str, bytes], best: bool) -> None:
+    def _write(self, step: int, arrays: Arrays, facts: str, best: bool) -> None:
         try:
             for left in self.folder.glob(f"step-*{durable.PARTIAL}"):
                 shutil.rmtree(left)
-            whole, _ = self._list()
-            manifest = _Manifest(
-                step=step,
-                number=1 + max((manifest.number for _, manifest in whole), default=0),
-                best=best,
-                files={name: _File(bytes=len(data), sha256=_hash(data)) for name, data in contents.items()},
-            )
+            number = 1 + max((manifest.number for _, manifest in self._list()[0]), default=0)
             names = (f"step-{step}" + (f".{n}" if n > 1 else "") for n in count(1))
             place = next(place for place in map(self.folder.joinpath, names) if not place.exists())
             with durable.new_folder(place) as partial:
-                for name, data in contents.items():
-                    durable.write_file(partial / name, data)
+                files = {}
+                for name, content in _contents(arrays, facts):
+                    durable.write_file(partial / name, content)
+                    files[name] = _File(bytes=len(content), sha256=_hash(content))
+                manifest = _Manifest(step=step, number=number, best=best, files=files)
                 durable.write_file(partial / MANIFEST, manifest.to_bytes())
             durable.replace_file(self.folder / LAST, f"{place.name}\n".encode())
             durable.remove_folders(self._expired())
@@ -190,15 +194,24 @@ class Checkpoints:
         return [f"{place}, which {LAST} names, is not there"] if gone else []
 
     def _expired(self) -> list[Path]:
+        """Those that are not to be kept. One that is damaged counts neither among the newest nor as the best."""
         whole, damaged = self._list()
-        places = [place for place, _ in whole if place not in self._damaged]
-        numbers = {place: manifest.number for place, manifest in whole}
-        kept = {
-            *places[: self.keep],
-            *[place for place, manifest in whole if manifest.best and place in places][:1],
-            *(place for place in places if self.every and numbers[place] % self.every == 0),
-        }
-        return [place for place in (*numbers, *damaged) if place not in kept]
+        newest = islice((place for place, manifest in whole if _holds(place, manifest)), self.keep)
+        best = islice((place for place, manifest in whole if manifest.best and _holds(place, manifest)), 1)
+        every = (place for place, manifest in whole if self.every and manifest.number % self.every == 0)
+        kept = {*newest, *best, *every}
+        return [place for place in (*dict(whole), *damaged) if place not in kept]
+
+
+def _contents(arrays: Arrays, facts: str) -> Iterator[tuple[str, bytes]]:
+    """The files of a checkpoint, made one at a time."""
+    for name, part in arrays.items():
+        yield name + SUFFIX, save(dict(part))
+    yield FACTS, facts.encode()
+
+
+def _copy(array: Tensor) -> Tensor:
+    return array.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _read_manifest(place: Path) -> _Manifest:
@@ -216,22 +229,34 @@ def _read_manifest(place: Path) -> _Manifest:
     return manifest
 
 
+def _files(place: Path, manifest: _Manifest) -> Iterator[tuple[str, bytes]]:
+    """The files of a checkpoint by their names, each as it was written, or an error says which is not."""
+    for name, about in manifest.files.items():
+        content = _read_bytes(place / name)
+        if len(content) != about.bytes:
+            raise ThroughtimeError(f"{place / name} is damaged: it has {len(content):,} bytes, not {about.bytes:,}")
+        if _hash(content) != about.sha256:
+            raise ThroughtimeError(f"{place / name} is damaged: its SHA-256 is another")
+        yield name, content
+
+
+def _holds(place: Path, manifest: _Manifest) -> bool:
+    try:
+        return all(True for _ in _files(place, manifest))
+    except ThroughtimeError:
+        return False
+
+
 def _read(place: Path, manifest: _Manifest) -> Checkpoint:
     arrays, facts = {}, {}
-    for name, about in manifest.files.items():
-        path = place / name
-        content = _read_bytes(path)
-        if len(content) != about.bytes:
-            raise ThroughtimeError(f"{path} is damaged: it has {len(content):,} bytes, not {about.bytes:,}")
-        if _hash(content) != about.sha256:
-            raise ThroughtimeError(f"{path} is damaged: its SHA-256 is another")
+    for name, content in _files(place, manifest):
         try:
             if name == FACTS:
                 facts = json.loads(content)
             else:
                 arrays[name.removesuffix(SUFFIX)] = load(content)
         except (SafetensorError, ValueError, KeyError, RecursionError) as error:
-            raise ThroughtimeError(f"cannot read {path}: {_line(error)}") from None
+            raise ThroughtimeError(f"cannot read {place / name}: {' '.join(str(error).split())}") from None
     return Checkpoint(manifest.step, arrays, facts, place)
 
 
@@ -249,7 +274,3 @@ def _step(place: Path) -> int:
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

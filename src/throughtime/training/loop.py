@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from throughtime.training.learner import Arrays, Learner, Step
 from throughtime.training.optimiser import Budget
 from throughtime.training.ranks import OverRanks, Ranks
 from throughtime.training.resume import check, circumstances, share, store
-from throughtime.training.run import save_model
+from throughtime.training.run import CARD, save_model
 
 ENTRIES = 100
 """Lines on the training loss in the journal, evenly spread over the budget."""
@@ -97,10 +97,11 @@ class Trainer:
     def run(self, start: Checkpoint | None) -> Result:
         """Train until the budget is used up, from a checkpoint or from the beginning."""
         training = self.recipe.training
-        ending = None
-        with interruption(self.display, patient=self.ranks.count > 1) as wish, flushed_denormals():
+        patient = self.ranks.count > 1
+        with closing(self.checkpoints), interruption(self.display, patient) as wish, flushed_denormals():
             self._begin(start)
-            began, before = time.monotonic() - self.seconds, self._progress()
+            began, before, validated = time.monotonic() - self.seconds, self._progress(), False
+            ending = self._over()
             while ending is None:
                 seconds = time.monotonic() - began if self.ranks.leads else 0.0
                 self.seconds, interrupted, terminated = self._step(
@@ -113,13 +114,8 @@ class Trainer:
                 validated = int(progress * training.validations) > int(before * training.validations)
                 if validated:
                     self._validate()
-                if progress >= 1:
-                    ending = "budget"
-                elif terminated or interrupted:
-                    ending = "terminated" if terminated else "interrupted"
-                elif validated and 0 < training.patience <= self.watch.since_best:
-                    ending = "patience"
                 before = progress
+                ending = self._over() or ("terminated" if terminated else "interrupted" if interrupted else None)
                 if ending or self._checkpoint_is_due():
                     self._write_checkpoint()
             self.checkpoints.close()
@@ -135,6 +131,12 @@ class Trainer:
 
     def _progress(self) -> float:
         return self.budget.progress(self.learner.counts.steps, self.seconds)
+
+    def _over(self) -> str | None:
+        """Why there is nothing left to train."""
+        if self._progress() >= 1:
+            return "budget"
+        return "patience" if 0 < self.recipe.training.patience <= self.watch.since_best else None
 
     def _begin(self, start: Checkpoint | None) -> None:
         lines = introduction(self.recipe, self.dataset, self.learner.partition, self.model)
@@ -168,11 +170,12 @@ class Trainer:
             self.display.say(note)
         self._restore(start)
         self.seconds = self.written_at = start.facts["seconds"]
-        if self._progress() >= 1:
+        over = self._over()
+        if over and (self.folder / CARD).exists():
             steps = self.learner.counts.steps
             raise ThroughtimeError(
-                f"{self.folder} has used up its budget after {steps:,} steps; give it more to go on, such as "
-                f"--steps {2 * steps}"
+                f"{self.folder} has used up its {over} after {steps:,} steps; give it more to go on, such as --"
+                + (f"steps {2 * steps}" if over == "budget" else f"set training.patience={2 * self.watch.since_best}")
             )
         self.journal.rewrite(start.facts["journal"])
         if self.best and self.ranks.leads:
@@ -345,7 +348,7 @@ class Trainer:
         self.journal.write("end", ending=ending, step=steps, seconds=round(self.seconds, 3), split=split, **figures)
         if self.ranks.leads:
             draw_curve(self.journal, self.folder / "curve.svg")
-            write_card(self.folder / "card.md", self.recipe, self.dataset, self.journal)
+            write_card(self.folder / CARD, self.recipe, self.dataset, self.journal)
         kind = self.dataset.tokenizer.kind
         return Result(self.folder, kind, steps, self.seconds, ending, split, found, self.watch.sample)
 

@@ -1,0 +1,185 @@
+"""What is interrupted: writers of checkpoints, models and folders; and what must be there afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from throughtime import durable
+from throughtime.folder import DESCRIPTION, WEIGHTS
+from throughtime.models.language import LanguageModel
+from throughtime.recipe import Model
+from throughtime.training.checkpoint import Checkpoints
+from throughtime.training.run import load_model, save_model
+
+TOKENS = 5
+NONE = "none"
+FILES = ["facts.json", "generators.safetensors", "manifest.json", "optimiser.safetensors", "state.safetensors",
+         "weights.safetensors"]  # fmt: skip
+
+
+class Job(NamedTuple):
+    """A writer. Each of its functions takes the folder that it works in."""
+
+    name: str
+    prepare: Callable[[Path], None]
+    """Makes what is there before."""
+    run: Callable[[Path], None]
+    """What is interrupted."""
+    state: Callable[[Path], str]
+    """What a reader finds, in a word. It is exactly what was written, or this raises AssertionError."""
+    states: tuple[str, ...]
+    """What a reader finds before the run, and after each of its commits."""
+    commits: tuple[str, ...]
+    """The names that the run gives by renaming, in order: a reader then finds the next of `states`."""
+    again: Callable[[Path], None]
+    """The next writer, which must succeed."""
+
+
+def contents(step: int, version: int = 0) -> tuple[dict[str, dict[str, Tensor]], dict[str, object]]:
+    """All that a training has to keep at a step, in small."""
+    generator = torch.Generator().manual_seed(1000 * version + step)
+    weights = {"W": torch.randn(30, 40, generator=generator), "b": torch.randn(30, generator=generator)}
+    optimiser = {f"{name}.exp_avg": array.double() ** 2 for name, array in weights.items()}
+    optimiser |= {f"{name}.step": torch.tensor(float(step)) for name in weights}
+    state = {"state.0.hidden_BH": torch.randn(2, 30, generator=generator), "fresh_B": torch.tensor([True, False])}
+    generators = {"noise": generator.get_state(), "place": torch.tensor([step, version])}
+    arrays = {"weights": weights, "optimiser": optimiser, "state": state, "generators": generators}
+    return arrays, {"version": version, "best": float("inf"), "losses": [0.1 * step, 1e-300]}
+
+
+def store(folder: Path) -> Checkpoints:
+    return Checkpoints(folder / "checkpoints", keep=2, every=5)
+
+
+def write(folder: Path, step: int, version: int = 0, best: bool = False) -> None:
+    checkpoints = store(folder)
+    checkpoints.write(step, *contents(step, version), best=best)
+    checkpoints.close()
+
+
+def newest(folder: Path, notes: int = 0) -> str:
+    """The newest checkpoint that holds, as `step.version`. So many are damaged; all others with a name are whole."""
+    found = store(folder).newest()
+    assert len(found.notes) == notes, found.notes
+    places = [path for path in (folder / "checkpoints").glob("step-*") if not path.name.endswith(durable.PARTIAL)]
+    assert sum(sorted(path.name for path in place.iterdir()) != FILES for place in places) <= notes
+    if found.checkpoint is None:
+        return NONE
+    step, facts = found.checkpoint.step, found.checkpoint.facts
+    wanted, wanted_facts = contents(step, facts["version"])
+    assert facts == wanted_facts
+    assert {name: list(part) for name, part in wanted.items()} == {
+        name: sorted(part, key=list(wanted[name]).index) for name, part in found.checkpoint.arrays.items()
+    }
+    for name, part in wanted.items():
+        for key, array in part.items():
+            again = found.checkpoint.arrays[name][key]
+            assert again.dtype == array.dtype
+            assert torch.equal(again, array)
+    return f"{step}.{facts['version']}"
+
+
+def next_checkpoint(folder: Path) -> None:
+    """The next write works, is found, and leaves nothing lying about."""
+    write(folder, 900, 9)
+    assert newest(folder) == "900.9"
+    assert (folder / "checkpoints" / "last").read_text() == "step-900\n"
+    left = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert not any(name.endswith(durable.PARTIAL) for name in left), left
+    assert len(left) <= 1 + 2 + 1 + 1, left  # last; the newest two; one that was the best; a fifth
+
+
+def some_checkpoints(folder: Path) -> None:
+    for step in (100, 200, 300):
+        write(folder, step, best=step == 100)
+
+
+def went_back(folder: Path) -> None:
+    """Steps 400 and 500, then again from 300, at a lower rate."""
+    some_checkpoints(folder)
+    write(folder, 400)
+    write(folder, 500)
+    write(folder, 350, 1)
+
+
+def leftovers(folder: Path) -> None:
+    """A process was killed while it wrote, another while it removed."""
+    some_checkpoints(folder)
+    place = folder / "checkpoints"
+    for name in ("step-350.partial", "step-50.partial"):
+        (place / name).mkdir()
+        (place / name / "weights.safetensors").write_bytes(b"half")
+    (place / "last.partial").write_bytes(b"step")
+
+
+def _model(version: int) -> LanguageModel:
+    model = LanguageModel(Model(hidden_size=8), TOKENS, torch.Generator().manual_seed(0))
+    for parameter in model.parameters():
+        parameter.data.fill_(version)
+    return model
+
+
+def _save(folder: Path, version: int) -> None:
+    save_model(folder / "best", _model(version), {"version": version})
+
+
+def _saved(folder: Path) -> str:
+    """Version of the weights and version of what is said of them; there must be a model once there has been one."""
+    if not (folder / "best" / DESCRIPTION).exists():
+        return NONE
+    model = load_model(folder / "best", TOKENS)
+    versions = {value for parameter in model.parameters() for value in parameter.unique().tolist()}
+    assert len(versions) == 1
+    told = json.loads((folder / "best" / DESCRIPTION).read_text())["trained"]["version"]
+    return f"{versions.pop():g}.{told}"
+
+
+def _save_again(folder: Path) -> None:
+    _save(folder, 9)
+    assert _saved(folder) == "9.9"
+    assert sorted(path.name for path in (folder / "best").iterdir()) == [DESCRIPTION, WEIGHTS]
+
+
+def _folder(folder: Path) -> None:
+    with durable.new_folder(folder / "new" / "int8") as partial:
+        durable.write_file(partial / "a", b"a" * 100_000)
+        durable.replace_file(partial / "b", b"b")
+
+
+def _folder_state(folder: Path) -> str:
+    made = folder / "new" / "int8"
+    if not made.exists():
+        return NONE
+    assert {path.name: path.read_bytes() for path in made.iterdir()} == {"a": b"a" * 100_000, "b": b"b"}
+    return "whole"
+
+
+def _folder_again(folder: Path) -> None:
+    if _folder_state(folder) == NONE:
+        _folder(folder)
+    assert [path.name for path in (folder / "new").iterdir()] == ["int8"]
+
+
+STORE = [
+    Job("first", lambda _: None, lambda folder: write(folder, 100), newest, (NONE, "100.0"), ("step-100",),
+        next_checkpoint),
+    Job("later", some_checkpoints, lambda folder: write(folder, 400), newest, ("300.0", "400.0"), ("step-400",),
+        next_checkpoint),
+    Job("after going back", went_back, lambda folder: write(folder, 500, 1), newest, ("350.1", "500.1"),
+        ("step-500.2",), next_checkpoint),
+    Job("after a kill", leftovers, lambda folder: write(folder, 350), newest, ("300.0", "350.0"), ("step-350",),
+        next_checkpoint),
+]  # fmt: skip
+MODELS = [
+    Job("first model", lambda _: None, lambda folder: _save(folder, 1), _saved, (NONE, NONE, "1.1"),
+        (WEIGHTS, DESCRIPTION), _save_again),
+    Job("better model", lambda folder: _save(folder, 1), lambda folder: _save(folder, 2), _saved, ("1.1", "2.1", "2.2"),
+        (WEIGHTS, DESCRIPTION), _save_again),
+    Job("folder", lambda _: None, _folder, _folder_state, (NONE, "whole"), ("int8",), _folder_again),
+]  # fmt: skip

@@ -1,0 +1,115 @@
+"""Whole trainings that are killed and go on, as trials: they come out as one that nothing ended, to the last bit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from faults.children import Kill, dying, in_child, killed, kills
+from faults.trials import Trial
+from faults.watching import recorded
+from throughtime.errors import ThroughtimeError
+from throughtime.folder import RECIPE, WEIGHTS
+from throughtime.training.train import resume, train
+
+TEXT = "the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs.\n" * 30
+SETTINGS: dict[str, dict[str, Any]] = {
+    "streams": {"lanes": 3, "window": 8},
+    "model": {"cell": "lstm", "hidden_size": 8, "dropout": 0.2},
+    "training": {"steps": 24, "validations": 3, "sample_tokens": 5, "threads": 1, "checkpoint_every": 5},
+}
+LONGER = {"steps": 600, "checkpoint_every": 9, "validations": 20}
+"""For a command, which takes its time to start."""
+USED_UP = "has used up its budget"
+"""What a run says that was killed after its end: there is nothing to go on with."""
+
+
+def by_kill_of_training(folder: Path, tries: int) -> Iterator[Trial]:
+    """SIGKILL at any operation of a training, then at any of the one that goes on."""
+    tree = {**SETTINGS, "text": {"sources": [str(_text(folder))]}}
+    uncut = folder / "uncut"
+    uncut.mkdir()
+    places = kills(recorded(uncut, lambda: train(tree, uncut / "run")))
+    wanted = _outcome(uncut / "run")
+
+    def run(first: Kill, second: Kill, place: Path) -> None:
+        place.mkdir()
+        killed(place, lambda: _begin_or_go_on(tree, place / "run"), first)
+        in_child(lambda: dying(place, lambda: _begin_or_go_on(tree, place / "run"), second))
+        _begin_or_go_on(tree, place / "run")
+        assert _outcome(place / "run") == wanted
+
+    random = Random(0)
+    for number in range(tries):
+        first, second = random.choices(places, k=2)
+        yield Trial(f"{number}: {first.phase} {first.at}, {second.phase} {second.at}", partial(run, first, second))
+
+
+def by_kill_of_command(folder: Path, tries: int) -> Iterator[Trial]:
+    """SIGKILL at any moment of `throughtime train`, and of each that goes on, until one comes to its end."""
+    tree = {**SETTINGS, "training": SETTINGS["training"] | LONGER}
+    assignments = [f"--set={part}.{name}={value}" for part, values in tree.items() for name, value in values.items()]
+    uncut = folder / "uncut-command"
+    began = time.monotonic()
+    assert _ended([str(_text(folder)), *assignments, f"--out={uncut}"], None)
+    seconds = time.monotonic() - began
+    wanted = _outcome(uncut)
+
+    def run(seed: int, place: Path) -> None:
+        random = Random(seed)
+        place.mkdir()
+        out = f"--out={place / 'run'}"
+        arguments = [str(_text(folder)), *assignments, out]
+        while not _ended(arguments, seconds * random.uniform(0.3, 1)):
+            arguments = ["--resume", out] if (place / "run" / RECIPE).exists() else arguments
+        assert _outcome(place / "run") == wanted
+
+    yield from (Trial(f"moments {seed}", partial(run, seed)) for seed in range(tries))
+
+
+def _text(folder: Path) -> Path:
+    path = folder / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+def _begin_or_go_on(tree: dict[str, Any], run: Path) -> None:
+    """What a user would do who finds the run as it is."""
+    try:
+        if (run / RECIPE).exists():
+            resume(run)
+        else:
+            train(tree, run)
+    except ThroughtimeError as error:
+        if USED_UP not in str(error):
+            raise
+
+
+def _ended(arguments: list[str], seconds: float | None) -> bool:
+    """Whether the command came to its end, before it was killed after so many seconds."""
+    command = [sys.executable, "-m", "throughtime", "train", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            _, said = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return False
+    assert process.returncode == 0 or USED_UP in said, said
+    return True
+
+
+def _outcome(run: Path) -> list[Any]:
+    """All that a run comes to, less times."""
+    entries = [json.loads(line) for line in (run / "journal.jsonl").read_text("utf-8").splitlines()]
+    for entry in entries:
+        for clock in ("seconds", "tokens_per_second"):
+            entry.pop(clock, None)
+    models = [(run / name / WEIGHTS).read_bytes() for name in ("best", "last")]
+    return entries + models
