@@ -9,6 +9,7 @@ Axes: T time, B batch (lane), D input, H hidden, N entries of a state: of all it
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -118,6 +119,15 @@ def run(system: System, s_BN: Tensor, x_TBD: Tensor) -> Trajectory:
         states.append(s_BN)
         outputs.append(y_BH)
     return Trajectory(x_TBD, torch.stack(states), torch.stack(outputs))
+
+
+def by_layer(system: System, path: Trajectory) -> Iterator[tuple[System, Trajectory]]:
+    """Each layer by itself, and its part of a path."""
+    x_TBD = path.inputs_TBD
+    for layer, part in zip(layers(system), parts(system), strict=True):
+        own = run(layer, path.states_TBN[0][:, part], x_TBD)
+        yield layer, own
+        x_TBD = own.outputs_TBH
 
 
 def pull(
