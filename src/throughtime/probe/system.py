@@ -121,6 +121,17 @@ def run(system: System, s_BN: Tensor, x_TBD: Tensor) -> Trajectory:
     return Trajectory(x_TBD, torch.stack(states), torch.stack(outputs))
 
 
+def side_by_side(path: Trajectory, lanes: int) -> Trajectory:
+    """The first lane of a path as several shorter ones, each of which begins where the one before it ends."""
+    steps = len(path.inputs_TBD) // lanes
+    starts = range(0, steps * lanes, steps)
+    return Trajectory(
+        torch.stack([path.inputs_TBD[start : start + steps, 0] for start in starts], 1),
+        torch.stack([path.states_TBN[start : start + steps + 1, 0] for start in starts], 1),
+        torch.stack([path.outputs_TBH[start : start + steps, 0] for start in starts], 1),
+    )
+
+
 def by_layer(system: System, path: Trajectory) -> Iterator[tuple[System, Trajectory]]:
     """Each layer by itself, and its part of a path."""
     x_TBD = path.inputs_TBD
@@ -160,7 +171,7 @@ def pull(
 def jacobians(system: System, s_BN: Tensor, x_BD: Tensor) -> Tensor:
     """The step's Jacobian dF/ds at each state, [B, N, N]: row i holds the derivatives of entry i after the step."""
     lanes, size = s_BN.shape
-    copies = max(1, min(size, LANES // lanes))
+    copies = max(1, min(size, LANES // max(lanes, 1)))
     s_BN = s_BN.detach().repeat_interleave(copies, 0).requires_grad_()
     _, after_BN = step(system, s_BN, x_BD.repeat_interleave(copies, 0))
     rows = []
