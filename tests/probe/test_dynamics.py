@@ -29,6 +29,7 @@ def starts(size, lanes=2, scale=0.3):
         (known.rotation(9.0, 6.0), "oscillation", [18.0]),
         (known.rotation(7.3, factor=0.9), "point attractor", []),
         (known.rotation(7.3, factor=1.1), "divergence", []),
+        (known.Map(lambda h: h + 1e-3, 1), "undecided", []),
         (known.logistic(2.9), "point attractor", []),
         (known.logistic(3.2), "oscillation", [2.0]),
         (known.logistic(3.5), "oscillation", [4.0]),

@@ -34,7 +34,7 @@ class Path(NamedTuple):
     periods: tuple[float, ...]
     """In steps, not integer in general."""
     unexplained: float
-    """Share of the variance that these periods and their harmonics leave; 0 for a point, 1 where none were sought."""
+    """As `Rhythm` has it; 0 for a point, 1 where no period was sought."""
     exponent: float
     """The largest Lyapunov exponent, nats per step; infinite after divergence."""
     error: float
@@ -61,14 +61,14 @@ def dynamics(system: System, starts_BN: Tensor, settle: int = 1000, steps: int =
 
     A path that comes to rest is a point attractor. Else one whose largest Lyapunov exponent is above 0, by three
     standard errors and by 2 / steps, is chaos: the exponent of a path that repeats itself is 0, and is found to about
-    1 / steps. Else one period and its harmonics explain the path (oscillation), or two independent ones
+    1 / steps. Else one period and its harmonics foretell the path (oscillation), or two independent ones
     (quasi-periodic), or nothing here does (undecided).
 
     Args:
         system: F, reading its constant input.
         starts_BN: where to start.
         settle: steps before anything is measured.
-        steps: steps measured, at least 256.
+        steps: steps measured. Periods of half as many are found at the most.
         exponents: Lyapunov exponents, at most.
     """
     lanes = len(starts_BN)
