@@ -33,6 +33,7 @@ def starts(size, lanes=2, scale=0.3):
         (known.logistic(2.9), "point attractor", []),
         (known.logistic(3.2), "oscillation", [2.0]),
         (known.logistic(3.5), "oscillation", [4.0]),
+        (known.logistic(3.56), "oscillation", [8.0]),
         (known.logistic(3.83), "oscillation", [3.0]),
         (known.logistic(4.0), "chaos", []),
         (known.henon(), "chaos", []),
