@@ -177,15 +177,14 @@ def test_the_slope_of_a_linear_language_model_is_log_rho(rho):
 
 
 @every_cell
-@every_depth
-def test_everything_is_found_of_every_cell(name, depth):
-    model = model_of(name, depth)
+def test_everything_is_found_of_every_cell(name):
+    model = model_of(name, depth=2)
     before = copy.deepcopy(model.state_dict())
     found = examine(model, text(70), token=3)
     assert all(torch.equal(array, before[key]) for key, array in model.state_dict().items())
     assert found.alone.verdict in ("point attractor", "oscillation", "undecided")
     assert np.isfinite(found.driven.exponents_K).all()
-    assert len(found.flow.loss) == len(found.flow.state) == len(found.layers) == depth
+    assert len(found.flow.loss) == len(found.flow.state) == len(found.layers) == 2
     for point_N, fixed in zip(found.fixed.points_FN, found.fixed.fixed_F, strict=True):
         state = shaped(system(model), torch.from_numpy(point_N)[None])
         _, after = copy.deepcopy(model).double().step(torch.tensor([3]), state)

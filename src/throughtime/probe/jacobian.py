@@ -73,8 +73,13 @@ def layer_jacobians(system: System, path: Trajectory, positions: int = 8) -> lis
 
 
 def eigenvalues(matrices: Tensor) -> Complexes:
-    """Of each matrix [..., N, N], by NumPy's LAPACK: PyTorch's may fail to converge where a matrix has a low rank."""
-    return np.linalg.eigvals(matrices.numpy()).astype(np.complex128)
+    """Of each matrix, [..., N, N]."""
+    try:
+        found: Complexes = torch.linalg.eigvals(matrices).numpy()
+    except RuntimeError:
+        # MKL's may not converge where a matrix is small and of low rank; NumPy's does, and is several times as slow.
+        found = np.linalg.eigvals(matrices.numpy()).astype(np.complex128)
+    return found
 
 
 def recurrent_radii(cell: Cell) -> dict[str, float]:
