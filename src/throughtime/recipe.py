@@ -208,6 +208,8 @@ class Training(Settings):
     """The newest checkpoints that are kept."""
     checkpoint_keep_every: Whole = 0
     """Of the older checkpoints each n-th is kept too; 0: none."""
+    signs_every: Whole = 500
+    """Steps between looks at gradients and units, layer by layer, which the journal keeps; 0: none."""
     threads: Whole = 0
     """Processor threads; 0: all that the process may use."""
 

@@ -24,6 +24,7 @@ from throughtime.streams.partition import Place, partition
 from throughtime.text.dataset import Dataset
 from throughtime.training.optimiser import learning_rate, optimiser
 from throughtime.training.ranks import Ranks
+from throughtime.training.signs import Signs, gradient_norms, signs
 
 Arrays = dict[str, Tensor]
 
@@ -56,6 +57,8 @@ class Step(NamedTuple):
     """Whether it was clipped."""
     told: list[float]
     """What was asked along, summed over all processes."""
+    signs: list[Signs]
+    """Of each layer, from the own lanes; empty where nobody wanted them."""
 
     @property
     def finite(self) -> bool:
@@ -91,18 +94,23 @@ class Learner:
         self.counts = Counts()
         self.position = Position(Place(), self._initial())
 
-    def step(self, progress: float, asked: Sequence[float]) -> Step:
+    def step(self, progress: float, asked: Sequence[float], watched: bool = False) -> Step:
         """One update: forward, back through time; the state is carried on.
 
         Args:
             progress: share of the budget used.
             asked: summed over all processes along with the gradients.
+            watched: whether signs are wanted.
         """
         counts, here = self.counts, self.position
         update = self.truncation.update(self.model, self.partition, here, self.noise, progress)
         loss, *told = self.ranks.add_up(self.parameters, [update.loss, *asked])
+        found = []
+        if watched:
+            window, norms = self.partition[here.place], gradient_norms(self.model)
+            found = signs(self.model, window, here.state, norms) if len(window.inputs_TB) > 1 else []
         norm, bound = self.clipping(self.parameters)
-        done = Step(here.place, loss, update.tokens, norm, bound, told)
+        done = Step(here.place, loss, update.tokens, norm, bound, told, found)
         counts.steps += 1
         counts.tokens += update.tokens
         counts.rate = learning_rate(self.recipe.training, progress) * counts.rate_scale * update.rate

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -37,6 +37,7 @@ from throughtime.training.optimiser import Budget
 from throughtime.training.ranks import OverRanks, Ranks
 from throughtime.training.resume import check, circumstances, share, store
 from throughtime.training.run import CARD, save_model
+from throughtime.training.signs import Signs, as_facts, warnings
 
 ENTRIES = 100
 """Lines on the training loss in the journal, evenly spread over the budget."""
@@ -76,6 +77,8 @@ class Watch:
     """The last text written."""
     skipped_in_a_row: int = 0
     rollbacks: int = 0
+    warned: list[str] = field(default_factory=list)
+    """Warnings that were given, each once."""
 
 
 @final
@@ -214,13 +217,24 @@ class Trainer:
     def _step(self, progress: float, asked: Sequence[float]) -> list[float]:
         """One update; what was asked, summed over all processes."""
         began = time.perf_counter()
-        done = self.learner.step(progress, asked)
+        every = self.recipe.training.signs_every
+        watched = every > 0 and (self.learner.counts.steps + 1) % every == 0
+        done = self.learner.step(progress, asked, watched)
         if done.finite:
             self.recent.add(done.loss, done.tokens, done.norm, done.bound, time.perf_counter() - began)
             self.watch.skipped_in_a_row = 0
+            if done.signs:
+                self._enter_signs(done.signs)
         else:
             self._refuse(done)
         return done.told
+
+    def _enter_signs(self, found: list[Signs]) -> None:
+        self.journal.write("signs", step=self.learner.counts.steps, layers=as_facts(found))
+        for name, line in warnings(found, self.learner.partition.window):
+            if name not in self.watch.warned:
+                self.watch.warned.append(name)
+                self.display.say(f"step {self.learner.counts.steps:,}: {line}")
 
     def _refuse(self, done: Step) -> None:
         """Stop, leave the minibatch out, or go back, as the recipe says."""

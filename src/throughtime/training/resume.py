@@ -27,7 +27,7 @@ MAY_CHANGE = tuple(
     f"training.{name}"
     for name in (
         *recipes.BUDGETS, "validations", "patience", "sample_tokens", "nonfinite", "rollback_rate", "threads",
-        "checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "checkpoint_keep_every",
+        "signs_every", "checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "checkpoint_keep_every",
     )
 )  # fmt: skip
 """Settings that a run may go on with another value of."""

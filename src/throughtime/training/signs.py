@@ -1,0 +1,142 @@
+"""Signs of life in training: how gradients and units of each layer are, and what to try where they are not well.
+
+Axes: T time, B batch (lane), H hidden.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from throughtime.cells.base import Cell, GatedCell
+from throughtime.cells.state import State, leaves, map_state
+from throughtime.models.language import LanguageModel
+from throughtime.streams.window import Window
+
+PRODUCTS = 40
+"""Of the recurrent matrix with a vector, for its spectral radius."""
+SHUT, OPEN, NEAR_ONE = 0.1, 0.9, 0.95
+VANISHED, EXPLODED = 1e-6, 1e3
+"""What comes back over a window of a gradient of 1."""
+
+
+class Signs(NamedTuple):
+    """Of one layer."""
+
+    gradient_norm: float
+    """Of its parameters' gradient, before clipping."""
+    comes_back: float
+    """Norm of d loss_T / d state at the beginning of the window, as a share of that one step before its end; mean over
+    lanes."""
+    spectral_radius: float | None
+    """Of the recurrent matrix' gate blocks the largest, to a few percent; None without such a matrix."""
+    saturated: float
+    """Share of gates below 0.1 or above 0.9 at the end of the window; of a cell without gates, share of outputs beyond
+    0.95."""
+
+
+def gradient_norms(model: LanguageModel) -> list[float]:
+    """Of each layer, from the gradients that lie in the parameters."""
+    return [
+        math.sqrt(sum(float(p.grad.square().sum()) for p in cell.parameters() if p.grad is not None))
+        for cell in model.stack.layers()
+    ]
+
+
+def signs(model: LanguageModel, window: Window, state: State, norms: list[float]) -> list[Signs]:
+    """How each layer is; what learns and draws is not touched.
+
+    Args:
+        model: in training.
+        window: at least two steps. Resets in it are left out: it is the recurrence that is looked at.
+        state: before it.
+        norms: what `gradient_norms` gave.
+    """
+    ids_TB, targets_TB = torch.from_numpy(window.inputs_TB), torch.from_numpy(window.targets_TB)
+    with torch.no_grad():
+        before_last = model.advance(ids_TB[:-1], state)
+    near = _pulled(model, ids_TB[-1:], targets_TB[-1:], before_last)
+    far = _pulled(model, ids_TB, targets_TB[-1:], state)
+    saturated = _saturated(model, ids_TB[-1], before_last)
+    return [
+        Signs(norm, math.nan if not at_end else at_beginning / at_end, _radius(cell), share)
+        for norm, at_beginning, at_end, cell, share in zip(
+            norms, far, near, model.stack.layers(), saturated, strict=True
+        )
+    ]
+
+
+def as_facts(found: list[Signs]) -> list[dict[str, Any]]:
+    """For the journal: four digits, and null for what is not finite."""
+    return [
+        {
+            name: float(f"{value:.4g}") if value is not None and math.isfinite(value) else None
+            for name, value in layer._asdict().items()
+        }
+        for layer in found
+    ]
+
+
+def warnings(found: list[Signs], steps: int) -> Iterator[tuple[str, str]]:
+    """What is wrong, a word and a line each, and what to try."""
+    for level, layer in enumerate(found, 1):
+        told = f"of layer {level} {layer.comes_back:.1g} comes back over {steps} steps"
+        if layer.comes_back < VANISHED:
+            yield (
+                f"vanishing {level}",
+                f"the gradient vanishes: {told}; try a cell with gates (lstm, gru), or a shorter window, which costs "
+                "nothing then",
+            )
+        if layer.comes_back > EXPLODED:
+            yield (
+                f"exploding {level}",
+                f"the gradient explodes: {told}; try a lower gradient.clip_norm or training.learning_rate, or a "
+                "shorter window",
+            )
+
+
+def _pulled(model: LanguageModel, ids_TB: Tensor, targets_TB: Tensor, state: State) -> list[float]:
+    """Norms of the gradients of each layer's state before the tokens, for the loss of the last; means over lanes."""
+    before = map_state(lambda array: array.detach().requires_grad_(), state)
+    with torch.enable_grad():
+        nats_TB, _ = model.nats(ids_TB, targets_TB, before)
+    found = iter(torch.autograd.grad(nats_TB.sum(), leaves(before), materialize_grads=True))
+    squares = [sum(next(found).square().sum(1) for _ in leaves(layer)) for layer in before]
+    return [float(torch.as_tensor(square_B).sqrt().mean()) for square_B in squares]
+
+
+@torch.no_grad()
+def _saturated(model: LanguageModel, ids_B: Tensor, state: State) -> list[float]:
+    x_BD, found = model.embedded(ids_B), []
+    for cell, layer in zip(model.stack.layers(), state, strict=True):
+        y_BH, _ = cell.step(x_BD, layer)
+        if isinstance(cell, GatedCell):
+            gates = [gate for name, gate in cell.gates(x_BD, layer).items() if name != "candidate"]
+            values = torch.cat(gates)
+            beyond = (values < SHUT) | (values > OPEN)
+        else:
+            beyond = y_BH.abs() > NEAR_ONE
+        found.append(float(beyond.double().mean()))
+        x_BD = y_BH
+    return found
+
+
+@torch.no_grad()
+def _radius(cell: Cell) -> float | None:
+    """By the growth of a vector under repeated multiplication: eigenvalues would take a second at 1,024 units."""
+    if cell.recurrent is None:
+        return None
+    blocks_GHH = cell.recurrent_weights().detach().unflatten(0, (-1, cell.hidden_size))
+    v_GH1 = torch.ones(len(blocks_GHH), cell.hidden_size, 1)
+    growth_G = torch.zeros(len(blocks_GHH))
+    for product in range(PRODUCTS):
+        v_GH1 = blocks_GHH @ v_GH1
+        norms_G11 = v_GH1.norm(dim=1, keepdim=True).clamp(min=1e-30)
+        v_GH1 = v_GH1 / norms_G11
+        if product >= PRODUCTS // 2:  # the first ones turn the vector to where it grows fastest
+            growth_G += norms_G11.flatten().log()
+    return float((growth_G / (PRODUCTS - PRODUCTS // 2)).exp().max())
