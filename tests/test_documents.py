@@ -37,7 +37,7 @@ def test_the_two_commands_stand_at_the_top():
 
 
 def test_the_commands_of_the_readme(tmp_path, monkeypatch, capfd):
-    """In order, in one folder, as a reader would type them; a budget in minutes becomes one of three steps, and then four."""
+    """In order, in one folder, as a reader would type them; a budget in minutes becomes three steps, and then four."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.txt").write_text("In the beginning was the word, and the word was long.\n" * 80)
     typed = [line for line in commands() if line.startswith("throughtime ")]

@@ -8,6 +8,12 @@ import sys
 from pathlib import Path
 
 
+def rank() -> int:
+    """Which of the processes that torchrun started this is; 0 where it is alone."""
+    told = os.environ.get("RANK", "0")
+    return int(told) if told.isdecimal() else 0
+
+
 def usable_threads() -> int:
     """Processors this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -28,7 +28,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 LONGER = {"steps": 600, "checkpoint_every": 9, "validations": 20}
 """For a command, which takes its time to start."""
 USED_UP = "has used up its budget"
-"""What a run says that was killed after its last checkpoint: there is nothing to go on with."""
+"""What a run says that was killed after its end: there is nothing to go on with."""
 
 
 def by_kill_of_training(folder: Path, tries: int) -> Iterator[Trial]:
@@ -106,10 +106,10 @@ def _ended(arguments: list[str], seconds: float | None) -> bool:
 
 
 def _outcome(run: Path) -> list[Any]:
-    """All that a run comes to, less times and the entry `end`: one killed after its last checkpoint has none."""
+    """All that a run comes to, less times."""
     entries = [json.loads(line) for line in (run / "journal.jsonl").read_text("utf-8").splitlines()]
     for entry in entries:
         for clock in ("seconds", "tokens_per_second"):
             entry.pop(clock, None)
     models = [(run / name / WEIGHTS).read_bytes() for name in ("best", "last")]
-    return [entry for entry in entries if entry["event"] != "end"] + models
+    return entries + models

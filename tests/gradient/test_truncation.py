@@ -26,17 +26,17 @@ def network(seed=0, **settings):
     )
 
 
-def text(lengths=None, documents=(), seed=3):
+def text(lengths=None, documents=(), seed=3, own=None):
     """An epoch of WINDOWS windows, the same text at every seed of what is drawn."""
     count = LANES * WINDOWS * WINDOW + WINDOW
     tokens = ArrayTokens(np.random.default_rng(0).integers(VOCABULARY, size=count), documents)
-    return SequentialPartition(tokens, LANES, WINDOW, seed, lengths)
+    return SequentialPartition(tokens, LANES, WINDOW, seed, own, lengths)
 
 
 def epoch(model, partition, gradient, seed=0, noise=None):
     """The gradient of an epoch: what its updates add up to, each with its share of the rate, at the same weights."""
     way = truncation(gradient, WINDOW, seed)
-    position = Position(Place(), model.initial_state(LANES))
+    position = Position(Place(), model.initial_state(len(partition.own)))
     total, positions = 0.0, []
     while position.place.epoch == 0:
         model.zero_grad()
@@ -189,18 +189,30 @@ def test_and_truncation_without_reweighting_is_not(remembering, gradient):
     assert abs(along - 1) > 0.3
 
 
-def test_a_cut_of_every_lane_lets_go_of_the_windows_behind_it():
-    model, partition = network(), text(documents=(20, 20 + WINDOW * WINDOWS))
-    way = truncation(Gradient(truncation="random", cut=1e-9), WINDOW, 0)
-    position, kept = Position(Place(), model.initial_state(LANES)), []
-    for _ in range(WINDOWS):
+def test_windows_are_kept_until_every_lane_has_been_cut():
+    model, partition = network(), text()
+    way = truncation(Gradient(truncation="random", cut=0.1), WINDOW, 0)
+    position, let_go = Position(Place(), model.initial_state(LANES)), set()
+    for index in range(WINDOWS - 1):
         position = way.update(model, partition, position).position
-        kept.append([behind.place.window for behind in position.behind])
-    fresh = [index for index in range(WINDOWS) if partition[Place(0, index)].fresh_TB.any(0).all()]
-    assert fresh[1:] != [], "a document begins in both lanes of one window"
-    assert kept[fresh[1]] == [fresh[1]]
-    assert kept[fresh[1] - 1][0] == 0
-    assert kept[-1] == []
+        kept = position.behind
+        assert [behind.place.window for behind in kept] == list(range(index + 1 - len(kept), index + 1))
+        through_B = [torch.stack([(b.flow_TB != 0).all(0) for b in kept[start:]]).all(0) for start in range(len(kept))]
+        assert all(passing_B.any() for passing_B in through_B[1:]), "nothing is kept for longer"
+        let_go |= {len(kept) < index + 1}
+    assert let_go == {True, False}
+    assert way.update(model, partition, position).position.behind == (), "an epoch begins with no past"
+
+
+@pytest.mark.parametrize("name", ["fixed", "reach", "none", *REWEIGHTED])
+def test_lanes_that_others_read_add_up_to_the_whole(name):
+    gradient = {**REWEIGHTED, "fixed": Gradient(), "reach": Gradient(reach=15), "none": Gradient(truncation="none")}[
+        name
+    ]
+    model, whole_text = network(cell="gru"), text(documents=(20, 55))
+    parts = [text(documents=(20, 55), own=range(lane, lane + 1)) for lane in range(LANES)]
+    found = [epoch(model, part, gradient)[0] for part in parts]
+    close(sum(found), epoch(model, whole_text, gradient)[0])
 
 
 def test_cuts_follow_their_schedule():

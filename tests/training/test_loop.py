@@ -231,7 +231,7 @@ def test_ctrl_c_ends_with_what_has_been_learned(text, tmp_path):
     handler = signal.getsignal(signal.SIGINT)
     result = train(text, tmp_path / "run", display=Impatient())
     assert result.ending == "interrupted"
-    assert result.steps == 13
+    assert result.steps == 14
     assert throughtime.load(result.folder).model.vocabulary_size > 20
     assert (result.folder / "card.md").exists()
     assert signal.getsignal(signal.SIGINT) is handler

@@ -16,6 +16,7 @@ import throughtime
 from throughtime import recipe as recipes
 from throughtime.errors import SettingError, TerminationError, ThroughtimeError
 from throughtime.models.language import LanguageModel
+from throughtime.objective.measure import Measure
 from throughtime.training.checkpoint import Checkpoints
 from throughtime.training.display import Display
 from throughtime.training.lock import locked
@@ -99,7 +100,7 @@ def outcome(folder):
         for time in ("seconds", "tokens_per_second"):
             entry.pop(time, None)
     last = Checkpoints(folder / "checkpoints").newest().checkpoint
-    facts = {name: last.facts[name] for name in ("position", "norms", "counts", "text", "tokeniser", "best")}
+    facts = {name: last.facts[name] for name in ("learner", "watch", "text", "tokeniser", "best")}
     models = [(folder / name / "model.safetensors").read_bytes() for name in ("best", "last")]
     return entries, models, facts, last.arrays
 
@@ -137,7 +138,7 @@ def test_ctrl_c_and_its_validation_leave_no_trace_in_the_run_that_goes_on(text, 
                 os.kill(os.getpid(), signal.SIGINT)
 
     result = throughtime.train(tree(text), tmp_path / "run", Impatient(11))
-    assert (result.ending, result.steps) == ("interrupted", 11)
+    assert (result.ending, result.steps) == ("interrupted", 12)
     assert throughtime.resume(tmp_path / "run").ending == "budget"
     assert_same(outcome(tmp_path / "run"), outcome(uncut("carried")))
 
@@ -150,11 +151,11 @@ def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(text, uncut, tmp_path
 
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(
-        TerminationError, match=r"terminated after step 7; `throughtime train --out .* --resume` goes on"
+        TerminationError, match=r"terminated after step 8; `throughtime train --out .* --resume` goes on"
     ):
         throughtime.train(tree(text), tmp_path / "run", Stopping(7))
     assert signal.getsignal(signal.SIGTERM) is handler
-    assert Checkpoints(tmp_path / "run" / "checkpoints").newest().checkpoint.step == 7
+    assert Checkpoints(tmp_path / "run" / "checkpoints").newest().checkpoint.step == 8
     throughtime.resume(tmp_path / "run")
     assert_same(outcome(tmp_path / "run"), outcome(uncut("carried")))
 
@@ -205,6 +206,29 @@ def test_a_budget_can_be_raised_and_only_that(text, tmp_path):
         throughtime.resume(folder, {"model": {"cell": "lstm"}, "training": {"seed": 3, "steps": 60}})
     with pytest.raises(SettingError, match=r"there is no setting model.sell"):
         throughtime.resume(folder, {"model": {"sell": "lstm"}})
+
+
+def test_a_run_that_was_cut_behind_its_last_step_is_brought_to_its_end(text, uncut, tmp_path, monkeypatch):
+    def cut(*_):
+        raise PowerCutError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("throughtime.training.loop.draw_curve", cut)
+        with pytest.raises(PowerCutError):
+            throughtime.train(tree(text), tmp_path / "run")
+    result = throughtime.resume(tmp_path / "run")
+    assert (result.steps, result.ending) == (STEPS, "budget")
+    assert_same(outcome(tmp_path / "run"), outcome(uncut("carried")))
+
+
+def test_patience_that_is_used_up_can_be_raised(text, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("throughtime.training.loop.Trainer._measure", lambda *_: Measure(1e9, 1, 1, 1, 0, 0))
+        ended = throughtime.train(tree(text, patience=1, validations=6), tmp_path / "run")
+    assert (ended.ending, ended.steps) == ("patience", 8)
+    with pytest.raises(ThroughtimeError, match=r"has used up its patience after 8 steps; .* --set training.patience=2"):
+        throughtime.resume(tmp_path / "run")
+    assert throughtime.resume(tmp_path / "run", {"training": {"patience": 9}}).ending == "budget"
 
 
 def test_another_text_is_refused(tmp_path):

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from throughtime.errors import SettingError, TerminationError, ThroughtimeError
+from throughtime.machine import rank
 from throughtime.version import VERSION
 
 COMMANDS = ("train", "evaluate", "generate", "score", "compress", "decompress", "quantize", "embed", "cells", "doctor")
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
         if "--traceback" in arguments:
             traceback.print_exc()
         message, code = _explain(error)
-        click.echo(message, err=True)
+        click.echo(f"rank {rank()}: {message}" if rank() else message, err=True)
     sys.exit(code if isinstance(code, int) else 0)
 
 

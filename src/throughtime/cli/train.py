@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from throughtime.machine import rank
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -25,6 +29,7 @@ OPTIONS = {
     "steps": "training.steps",
 }
 """Options that are short for a setting."""
+RESTARTS = 3
 
 
 @click.command("train", short_help="Train a language model on a text.")
@@ -42,12 +47,14 @@ OPTIONS = {
 @click.option("--steps", metavar="N", type=int, help="Train for so many optimiser steps.")
 @click.option("--valid", metavar="F", multiple=True, help="Text to validate on, instead of a share of TEXT.")
 @click.option("--test", metavar="F", multiple=True, help="Text to test on, instead of a share of TEXT.")
+@click.option("--processes", metavar="N", type=click.IntRange(1), default=1, help="Processes that share the lanes.")
 @click.option("--dry-run", is_flag=True, help="Read the text, build the model, say what would happen; train nothing.")
 @click.option("--print-recipe", is_flag=True, help="Print every setting as TOML that --recipe takes; train nothing.")
 def command(
     texts: tuple[str, ...],
     out: Path | None,
     resume: bool,
+    processes: int,
     recipe: str | None,
     assignments: tuple[str, ...],
     dry_run: bool,
@@ -70,6 +77,8 @@ def command(
             section, key = path.split(".")
             changes = recipes.merge(changes, {section: {key: value}})
     changes = recipes.change(recipes.read(recipe) if recipe else {}, changes)
+    if processes > 1 and not (dry_run or print_recipe):
+        _share(processes, out)
     if resume:
         if out is None or dry_run or print_recipe:
             raise click.UsageError("--resume trains, and needs --out, the folder of the run to go on with")
@@ -87,6 +96,19 @@ def command(
     _report(_training().train(settings, out, _display()))
 
 
+def _share(processes: int, out: Path | None) -> None:
+    """Become torchrun, which runs the same command in several processes and begins them again when one dies."""
+    if out is None:
+        raise click.UsageError("--processes needs --out: were they started again, the run would be hard to find")
+    own = [argument for argument in sys.argv[1:] if not argument.startswith("--processes=")]
+    if "--processes" in own:
+        place = own.index("--processes")
+        del own[place : place + 2]
+    launch = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--max-restarts={RESTARTS}"]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *launch, "-m", "throughtime", *own])
+
+
 def _training() -> ModuleType:
     from throughtime.training import train
 
@@ -100,6 +122,8 @@ def _display() -> Display:
 
 
 def _report(result: Result) -> None:
+    if rank():
+        return  # the first process speaks for all
     from throughtime.training.display import quoted
 
     lines = [f"{result.steps:,} steps in {result.seconds:.0f} s ({result.ending})"]

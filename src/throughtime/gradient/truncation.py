@@ -34,7 +34,7 @@ class Behind(NamedTuple):
     state: State
     """Before it."""
     flow_TB: Tensor | None = None
-    """`flow_TB` of `Cell.forward`, where it was drawn."""
+    """`flow_TB` of `Cell.forward`, where it was drawn: for all lanes of the partition, also those read elsewhere."""
 
 
 class Position(NamedTuple):
@@ -50,9 +50,9 @@ class Update(NamedTuple):
     """What an update came to; its gradient lies in the parameters."""
 
     loss: float
-    """Mean nats of the tokens predicted."""
+    """Mean nats of the tokens predicted; of the own lanes, what they add to the mean over all lanes."""
     tokens: int
-    """Tokens predicted."""
+    """Tokens predicted in all lanes."""
     rate: float
     """Share of the learning rate that it deserves."""
     position: Position
@@ -93,6 +93,8 @@ class Truncation(ABC):
     ) -> Update:
         """Read on from a place, and add the gradient of the mean loss to that of the parameters.
 
+        The mean is over all lanes of the partition: where other processes read some, gradients add up to the whole.
+
         Args:
             model: whose parameters learn.
             partition: what is read.
@@ -123,7 +125,7 @@ class FixedTruncation(Truncation):
         too_far = len(stretch) * self.window - reach
         flow_TB = None
         if too_far > 0:
-            flow_TB = torch.ones(len(stretch) * self.window, partition.lanes)
+            flow_TB = torch.ones(len(stretch) * self.window, len(partition.own))
             flow_TB[too_far] = 0
         windows = [partition[behind.place] for behind in stretch]
         kept = -(-reach // self.window) - 1
@@ -149,11 +151,12 @@ class RandomTruncation(Truncation):
         first = self.gradient.cut or 1 / self.window
         cut = first + ((self.gradient.cut_end or first) - first) * progress
         uniform_TB = np.random.default_rng([self.seed, *position.place, CUTS]).random((self.window, partition.lanes))
-        own_TB = torch.from_numpy((uniform_TB >= cut).astype(np.float32)) / (1 - cut)
-        stretch = (*position.behind, Behind(position.place, position.state, own_TB))
+        passes_TB = torch.from_numpy((uniform_TB >= cut).astype(np.float32)) / (1 - cut)
+        stretch = (*position.behind, Behind(position.place, position.state, passes_TB))
         flow_TB = torch.cat([behind.flow_TB for behind in stretch if behind.flow_TB is not None])
+        own_TB = flow_TB[:, partition.own.start : partition.own.stop]
         windows = [partition[behind.place] for behind in stretch]
-        return _through(model, partition, stretch, windows, flow_TB, noise, _still_reached(stretch, windows))
+        return _through(model, partition, stretch, windows, own_TB, noise, _still_reached(stretch))
 
 
 @final
@@ -253,20 +256,21 @@ def _through(
     targets_TB = torch.from_numpy(windows[-1].targets_TB)
     fresh = fresh_TB if fresh_TB.any() else None
     nats_TB, state = model.nats(inputs_TB, targets_TB, stretch[0].state, fresh, flow_TB, noise)
-    loss = nats_TB.mean()
+    tokens = len(targets_TB) * partition.lanes
+    loss = nats_TB.sum() / tokens
     loss.backward()
     following = partition.after(stretch[-1].place)
     position = Position(following, detach(state), kept if following.window else ())
-    return Update(loss.item(), nats_TB.numel(), 1.0, position)
+    return Update(loss.item(), tokens, 1.0, position)
 
 
-def _still_reached(stretch: tuple[Behind, ...], windows: Sequence[Window]) -> tuple[Behind, ...]:
+def _still_reached(stretch: tuple[Behind, ...]) -> tuple[Behind, ...]:
     """The windows that some lane's gradient still enters from behind the last one."""
-    passing_B = np.ones(windows[-1].fresh_TB.shape[1], np.bool_)
+    passing_B = torch.ones((), dtype=torch.bool)
     kept = len(stretch)
     while kept and passing_B.any():
         kept -= 1
         flow_TB = stretch[kept].flow_TB
         assert flow_TB is not None
-        passing_B &= (flow_TB.numpy() != 0).all(0) & ~windows[kept].fresh_TB.any(0)
+        passing_B = passing_B & (flow_TB != 0).all(0)
     return stretch[kept:]

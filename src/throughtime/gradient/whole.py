@@ -40,18 +40,19 @@ def back_through(
     noise: torch.Generator | None,
     megabytes: int,
 ) -> tuple[float, int, State]:
-    """Add the gradient of the mean loss over all the windows to that of the parameters.
+    """Add the gradient of the mean loss over all the windows and lanes to that of the parameters.
 
     Args:
         model: whose parameters learn.
-        partition: where the windows are.
+        partition: where the windows are, all of the same length.
         places: the windows, in order.
         state: before the first.
         noise: what dropout is drawn from, once a window; None: nothing is dropped.
         megabytes: the most that may be kept for the way back.
 
     Returns:
-        The mean nats, the count of tokens predicted, and the state after the last window, detached.
+        The mean nats (of the own lanes, what they add to it), the count of tokens predicted in all lanes, and the state
+        after the last window, detached.
 
     Raises:
         ThroughtimeError: where the memory does not hold as much as a window keeps.
@@ -59,12 +60,11 @@ def back_through(
     stride = _windows_at_once(model, partition, places, state, noise, megabytes)
     *earlier, last = (places[start : start + stride] for start in range(0, len(places), stride))
     kept: list[_Kept] = []
-    tokens = sum(partition[place].targets_TB.size for place in last)
+    tokens = len(places) * partition.window * partition.lanes
     for stretch in earlier:
         kept.append(_Kept(stretch, state, noise.get_state() if noise else None))
-        for window in (partition[place] for place in stretch):
-            tokens += window.targets_TB.size
-            state = _advance(model, window, state, noise)
+        for place in stretch:
+            state = _advance(model, partition[place], state, noise)
     nats, after, upstream = _back(model, partition, last, state, noise, tokens, None)
     for stretch, before, drawn in reversed(kept):
         replay = None if drawn is None else torch.Generator().set_state(drawn)

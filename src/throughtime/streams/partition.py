@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from copy import copy
 from functools import lru_cache
-from typing import NamedTuple, final
+from typing import NamedTuple, Self, final
 
 import numpy as np
 
@@ -30,10 +31,15 @@ class Place(NamedTuple):
 
 
 class Partition(ABC):
-    """Windows of `window` steps (T), on average, by `lanes` lanes (B) from a stream of ids."""
+    """Windows of `window` steps (T), on average, by `lanes` lanes (B) from a stream of ids.
 
-    def __init__(self, tokens: Tokens, lanes: int, window: int, seed: int):
+    Args:
+        own: the lanes that are read here; None: all of them. What is drawn is drawn for all.
+    """
+
+    def __init__(self, tokens: Tokens, lanes: int, window: int, seed: int, own: range | None = None):
         self.tokens, self.lanes, self.window, self.seed = tokens, lanes, window, seed
+        self.own = range(lanes) if own is None else own
         needed = (lanes + 1) * window
         if len(tokens) < needed:
             raise ThroughtimeError(
@@ -43,11 +49,18 @@ class Partition(ABC):
 
     @abstractmethod
     def __getitem__(self, place: Place) -> Window:
-        """The window at a place."""
+        """The own lanes' window at a place."""
 
     @abstractmethod
     def windows_in(self, epoch: int) -> int:
         """How many windows an epoch has; 1 at least."""
+
+    @final
+    def of_all_lanes(self) -> Self:
+        """The same windows, with the lanes that are read elsewhere."""
+        whole = copy(self)
+        whole.own = range(self.lanes)
+        return whole
 
     @final
     def after(self, place: Place) -> Place:
@@ -73,8 +86,16 @@ class SequentialPartition(Partition):
         lengths: of the windows; None: every one has `window` steps.
     """
 
-    def __init__(self, tokens: Tokens, lanes: int, window: int, seed: int, lengths: Lengths | None = None):
-        super().__init__(tokens, lanes, window, seed)
+    def __init__(
+        self,
+        tokens: Tokens,
+        lanes: int,
+        window: int,
+        seed: int,
+        own: range | None = None,
+        lengths: Lengths | None = None,
+    ):
+        super().__init__(tokens, lanes, window, seed, own)
         self.lane_length = (len(tokens) - window) // lanes
         self._lengths = lengths or (lambda _, steps: np.full(steps // window, window))
         self._cuts = lru_cache(maxsize=2)(self._draw_cuts)
@@ -84,11 +105,11 @@ class SequentialPartition(Partition):
 
     def __getitem__(self, place: Place) -> Window:
         begin, end = self._cuts(place.epoch)[place.window : place.window + 2].tolist()
-        cut = empty_window(end - begin, self.lanes)
+        cut = empty_window(end - begin, len(self.own))
         first = self._offset(place.epoch) + begin
-        for lane in range(self.lanes):
+        for column, lane in enumerate(self.own):
             start = first + lane * self.lane_length
-            fill_lane(cut, lane, self.tokens, start, start + end - begin)
+            fill_lane(cut, column, self.tokens, start, start + end - begin)
         if place.window == 0:
             cut.fresh_TB[0] = True
         return cut
@@ -106,19 +127,19 @@ class RandomPartition(Partition):
     Windows are independent: every lane is fresh at the first step of each.
     """
 
-    def __init__(self, tokens: Tokens, lanes: int, window: int, seed: int):
-        super().__init__(tokens, lanes, window, seed)
+    def __init__(self, tokens: Tokens, lanes: int, window: int, seed: int, own: range | None = None):
+        super().__init__(tokens, lanes, window, seed, own)
         self._order = lru_cache(maxsize=1)(self._draw_order)
 
     def windows_in(self, epoch: int) -> int:  # noqa: ARG002
         return (len(self.tokens) - self.window) // self.window // self.lanes
 
     def __getitem__(self, place: Place) -> Window:
-        cut = empty_window(self.window, self.lanes)
-        dealt = self._order(place.epoch)[place.window * self.lanes :][: self.lanes]
-        for lane, index in enumerate(dealt.tolist()):
+        cut = empty_window(self.window, len(self.own))
+        dealt = self._order(place.epoch)[place.window * self.lanes :][self.own.start : self.own.stop]
+        for column, index in enumerate(dealt.tolist()):
             start = self._offset(place.epoch) + index * self.window
-            fill_lane(cut, lane, self.tokens, start, start + self.window)
+            fill_lane(cut, column, self.tokens, start, start + self.window)
         cut.fresh_TB[0] = True
         return cut
 
@@ -128,8 +149,10 @@ class RandomPartition(Partition):
         return generator.permutation((len(self.tokens) - self.window) // self.window)
 
 
-def partition(tokens: Tokens, streams: Streams, seed: int, lengths: Lengths | None = None) -> Partition:
+def partition(
+    tokens: Tokens, streams: Streams, seed: int, lengths: Lengths | None = None, own: range | None = None
+) -> Partition:
     """The partition that a recipe asks for; `lengths` of sequential windows as in `SequentialPartition`."""
     if streams.partition == "random":
-        return RandomPartition(tokens, streams.lanes, streams.window, seed)
-    return SequentialPartition(tokens, streams.lanes, streams.window, seed, lengths)
+        return RandomPartition(tokens, streams.lanes, streams.window, seed, own)
+    return SequentialPartition(tokens, streams.lanes, streams.window, seed, own, lengths)

@@ -13,19 +13,20 @@ WISHES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 @contextmanager
-def interruption(display: Display) -> Iterator[Callable[[], str | None]]:
+def interruption(display: Display, patient: bool = False) -> Iterator[Callable[[], str | None]]:
     """The block asks whether a wish to end was uttered: `interrupted` (Ctrl-C), `terminated` (SIGTERM) or None.
 
-    A second Ctrl-C interrupts as ever.
+    A second Ctrl-C interrupts as ever, unless `patient`: torchrun sends one along with the terminal's.
     """
     wishes: list[str] = []
 
     def wish(signum: int, frame: object) -> None:  # noqa: ARG001
         uttered = WISHES[signal.Signals(signum)]
         if uttered == "interrupted":
-            if uttered in wishes:
+            if uttered in wishes and not patient:
                 raise KeyboardInterrupt
-            display.say("ending after this step with what has been learned; Ctrl-C again ends at once")
+            again = "" if patient else "; Ctrl-C again ends at once"
+            display.say(f"ending after this step with what has been learned{again}")
         wishes.append(uttered)
 
     def uttered() -> str | None:

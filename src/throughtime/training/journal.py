@@ -13,12 +13,19 @@ from throughtime.durable import replace_file
 
 @final
 class Journal:
-    """Appends entries to `journal.jsonl`; each has an `event` and the facts of it."""
+    """Appends entries to `journal.jsonl`; each has an `event` and the facts of it.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Args:
+        path: the file.
+        writes: whether it does; of several processes one writes for all.
+    """
+
+    def __init__(self, path: Path, writes: bool = True):
+        self.path, self._writes = path, writes
 
     def write(self, event: str, **facts: Any) -> None:
+        if not self._writes:
+            return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"event": event, **facts}, ensure_ascii=False) + "\n")
 
@@ -28,7 +35,8 @@ class Journal:
 
     def rewrite(self, text: str) -> None:
         """Put all of it back to what it was."""
-        replace_file(self.path, text.encode())
+        if self._writes:
+            replace_file(self.path, text.encode())
 
     def read(self, event: str) -> Iterator[dict[str, Any]]:
         """The entries of one kind, in order."""

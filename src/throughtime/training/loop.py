@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -18,15 +17,14 @@ from throughtime import recipe as recipes
 from throughtime.durable import replace_file
 from throughtime.errors import TerminationError, ThroughtimeError
 from throughtime.folder import RECIPE, TOKENIZER
-from throughtime.gradient.clipping import Clipping
-from throughtime.gradient.truncation import Position, Truncation, truncation
 from throughtime.models.decoding import generate
 from throughtime.models.language import LanguageModel
 from throughtime.objective.evaluation import evaluate
 from throughtime.objective.measure import Measure
 from throughtime.recipe import BUDGETS, Recipe
-from throughtime.streams.partition import Partition, Place, partition
+from throughtime.streams.partition import Partition, Place
 from throughtime.text.dataset import Dataset, describe
+from throughtime.text.ids import IdsFile
 from throughtime.training.card import write_card
 from throughtime.training.checkpoint import Checkpoint
 from throughtime.training.curve import draw_curve
@@ -34,18 +32,11 @@ from throughtime.training.display import Display, Moment, quoted
 from throughtime.training.evaluation import InTraining
 from throughtime.training.interruption import interruption
 from throughtime.training.journal import Journal, Recent
-from throughtime.training.optimiser import Budget, learning_rate, optimiser
-from throughtime.training.resume import check, circumstances, store
-from throughtime.training.run import load_model, save_model
-from throughtime.training.snapshot import (
-    Best,
-    Counts,
-    optimiser_arrays,
-    position_arrays,
-    position_facts,
-    position_of,
-    restore_optimiser,
-)
+from throughtime.training.learner import Arrays, Learner, Step
+from throughtime.training.optimiser import Budget
+from throughtime.training.ranks import OverRanks, Ranks
+from throughtime.training.resume import check, circumstances, share, store
+from throughtime.training.run import CARD, save_model
 
 ENTRIES = 100
 """Lines on the training loss in the journal, evenly spread over the budget."""
@@ -73,51 +64,64 @@ class Result(NamedTuple):
     """The last text it wrote while it was trained; empty where the recipe asks for none."""
 
 
+@dataclass
+class Watch:
+    """What the loop remembers of what it measured and met."""
+
+    best: float | None = None
+    """Nats per token of the best validation."""
+    since_best: int = 0
+    """Validations since then."""
+    sample: str = ""
+    """The last text written."""
+    skipped_in_a_row: int = 0
+    rollbacks: int = 0
+
+
 @final
 class Trainer:
-    """One training, from the first window to the card."""
+    """One training, from the first window to the card. Of several processes, the one that leads writes and speaks."""
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, folder: Path, display: Display):
-        self.recipe, self.dataset, self.folder, self.display = recipe, dataset, folder, display
-        seed = recipe.training.seed
-        self.truncation, self.partition = cutting(recipe, dataset)
-        self.model = LanguageModel(recipe.model, dataset.tokenizer.vocabulary_size, torch.Generator().manual_seed(seed))
-        self.parameters = list(self.model.parameters())
-        self.optimiser = optimiser(self.parameters, recipe.training)
-        self.clipping = Clipping(recipe.gradient)
-        self.noise = torch.Generator().manual_seed(seed + 1)
-        self.position = Position(Place(), self.model.initial_state(recipe.streams.lanes))
-        self.counts, self.recent, self.best = Counts(), Recent(), Best({}, {})
-        self.journal = Journal(self.folder / "journal.jsonl")
-        self.budget = Budget.of(recipe.training, partial(self.truncation.updates, self.partition))
+    def __init__(self, recipe: Recipe, dataset: Dataset, folder: Path, display: Display, ranks: Ranks):
+        self.recipe, self.dataset, self.folder, self.display, self.ranks = recipe, dataset, folder, display, ranks
+        self.learner = Learner(recipe, dataset, ranks)
+        self.model = self.learner.model
+        self.watch, self.recent = Watch(), Recent()
+        self.best: Arrays = {}
+        self.best_facts: dict[str, Any] = {}
+        self.journal = Journal(self.folder / "journal.jsonl", writes=ranks.leads)
+        self.budget = Budget.of(recipe.training, partial(self.learner.truncation.updates, self.learner.partition))
         self.checkpoints = store(folder, recipe)
-        self.written_at = time.monotonic()
+        self.seconds = self.written_at = 0.0
 
     def run(self, start: Checkpoint | None) -> Result:
         """Train until the budget is used up, from a checkpoint or from the beginning."""
         training = self.recipe.training
-        ending = None
-        with interruption(self.display) as wish, flushed_denormals():
+        patient = self.ranks.count > 1
+        with closing(self.checkpoints), interruption(self.display, patient) as wish, flushed_denormals():
             self._begin(start)
-            before = self.budget.progress(self.counts.steps)
+            began, before, validated = time.monotonic() - self.seconds, self._progress(), False
+            ending = self._over()
             while ending is None:
-                self._step()
-                progress = self.budget.progress(self.counts.steps)
+                seconds = time.monotonic() - began if self.ranks.leads else 0.0
+                self.seconds, interrupted, terminated = self._step(
+                    before, [seconds, wish() == "interrupted", wish() == "terminated"]
+                )
+                progress = self._progress()
                 self.display.show(self._moment(progress))
                 if int(progress * ENTRIES) > int(before * ENTRIES):
                     self._enter()
                 validated = int(progress * training.validations) > int(before * training.validations)
                 if validated:
                     self._validate()
-                    ending = "patience" if 0 < training.patience <= self.counts.since_best else None
                 before = progress
-                ending = ending or ("budget" if progress >= 1 else wish())
+                ending = self._over() or ("terminated" if terminated else "interrupted" if interrupted else None)
                 if ending or self._checkpoint_is_due():
                     self._write_checkpoint()
             self.checkpoints.close()
             if ending == "terminated":
                 raise TerminationError(
-                    f"terminated after step {self.counts.steps:,}; "
+                    f"terminated after step {self.learner.counts.steps:,}; "
                     f"`throughtime train --out {self.folder} --resume` goes on"
                 )
             if ending == "interrupted" and not validated:
@@ -125,14 +129,26 @@ class Trainer:
                 self._validate()
         return self._end(ending)
 
+    def _progress(self) -> float:
+        return self.budget.progress(self.learner.counts.steps, self.seconds)
+
+    def _over(self) -> str | None:
+        """Why there is nothing left to train."""
+        if self._progress() >= 1:
+            return "budget"
+        return "patience" if 0 < self.recipe.training.patience <= self.watch.since_best else None
+
     def _begin(self, start: Checkpoint | None) -> None:
-        lines = introduction(self.recipe, self.dataset, self.partition, self.model)
+        lines = introduction(self.recipe, self.dataset, self.learner.partition, self.model)
+        if self.ranks.count > 1:
+            lines.append(f"{self.ranks.count} processes of {torch.get_num_threads()} threads share the lanes")
         for line in lines:
             self.display.say(line)
         if start is not None:
             self._go_on(start)
-        replace_file(self.folder / RECIPE, recipes.to_toml(self.recipe).encode())
-        replace_file(self.folder / TOKENIZER, self.dataset.tokenizer.to_json().encode())
+        if self.ranks.leads:
+            replace_file(self.folder / RECIPE, recipes.to_toml(self.recipe).encode())
+            replace_file(self.folder / TOKENIZER, self.dataset.tokenizer.to_json().encode())
         if start is not None:
             return
         self.journal.rewrite("")
@@ -141,6 +157,7 @@ class Trainer:
             parameters=count_parameters(self.model),
             engine=self.model.engine,
             engine_reason=self.model.engine_reason,
+            processes=self.ranks.count,
             threads=torch.get_num_threads(),
             lines=lines,
         )
@@ -149,181 +166,164 @@ class Trainer:
 
     def _go_on(self, start: Checkpoint) -> None:
         """Put everything back to where the checkpoint was written, in the folder too."""
-        for note in check(self.folder, start.facts, circumstances(self.dataset)):
+        for note in check(self.folder, start.facts, circumstances(self.dataset, self.ranks)):
             self.display.say(note)
         self._restore(start)
-        self.budget.before = start.facts["seconds"]
-        if self.budget.progress(self.counts.steps) >= 1:
+        self.seconds = self.written_at = start.facts["seconds"]
+        over = self._over()
+        if over and (self.folder / CARD).exists():
+            steps = self.learner.counts.steps
             raise ThroughtimeError(
-                f"{self.folder} has used up its budget after {self.counts.steps:,} steps; "
-                f"give it more to go on, such as --steps {2 * self.counts.steps}"
+                f"{self.folder} has used up its {over} after {steps:,} steps; give it more to go on, such as --"
+                + (f"steps {2 * steps}" if over == "budget" else f"set training.patience={2 * self.watch.since_best}")
             )
         self.journal.rewrite(start.facts["journal"])
-        if self.best.weights:
-            save_model(self.folder / "best", self.model, self.best.facts, self.best.weights)
+        if self.best and self.ranks.leads:
+            save_model(self.folder / "best", self.model, self.best_facts, self.best)
 
     def _restore(self, start: Checkpoint) -> None:
-        arrays, facts = start.arrays, start.facts
-        self.model.load_state_dict(arrays["model"])
-        restore_optimiser(self.optimiser, arrays["optimiser"])
-        self.noise.set_state(arrays["noise"]["noise"])
-        initial = self.model.initial_state(self.partition.lanes)
-        self.position = position_of(arrays["position"], facts["position"], initial)
-        self.best = Best(facts["best"], arrays["best"])
-        self.counts = Counts(**facts["counts"])
-        self.clipping = Clipping(self.recipe.gradient, facts["norms"])
-        self.recent = Recent.from_list(facts["recent"])
+        facts = start.facts
+        self.learner.put_together(start.arrays, facts["learner"])
+        self.best, self.best_facts = start.arrays["best"], facts["best"]
+        self.watch, self.recent = Watch(**facts["watch"]), Recent.from_list(facts["recent"])
 
     def _checkpoint_is_due(self) -> bool:
         training = self.recipe.training
-        if training.checkpoint_every and self.counts.steps % training.checkpoint_every == 0:
+        if training.checkpoint_every and self.learner.counts.steps % training.checkpoint_every == 0:
             return True
-        return 0 < 60 * training.checkpoint_minutes <= time.monotonic() - self.written_at
+        return 0 < 60 * training.checkpoint_minutes <= self.seconds - self.written_at
 
     def _write_checkpoint(self) -> None:
-        self.checkpoints.write(
-            self.counts.steps,
-            {
-                "model": self.model.state_dict(),
-                "optimiser": optimiser_arrays(self.optimiser),
-                "position": position_arrays(self.position),
-                "noise": {"noise": self.noise.get_state()},
-                "best": self.best.weights,
-            },
-            {
-                "recipe": self.recipe.model_dump(mode="json"),
-                **circumstances(self.dataset),
-                "counts": asdict(self.counts),
-                "position": position_facts(self.position),
-                "norms": list(self.clipping.norms),
-                "recent": self.recent.as_list(),
-                "best": self.best.facts,
-                "seconds": self.budget.seconds,
-                "journal": self.journal.text(),
-            },
-            best=self.counts.since_best == 0,
-        )
-        self.written_at = time.monotonic()
+        arrays, learned = self.learner.taken_apart()
+        self.written_at = self.seconds
+        if not self.ranks.leads:
+            return
+        facts = {
+            "recipe": self.recipe.model_dump(mode="json"),
+            **circumstances(self.dataset, self.ranks),
+            "learner": learned,
+            "watch": asdict(self.watch),
+            "recent": self.recent.as_list(),
+            "best": self.best_facts,
+            "seconds": self.seconds,
+            "journal": self.journal.text(),
+        }
+        best = bool(self.best) and self.watch.since_best == 0
+        self.checkpoints.write(self.learner.counts.steps, {**arrays, "best": self.best}, facts, best)
 
-    def _step(self) -> None:
-        """One update: forward, back through time; the state is carried on."""
+    def _step(self, progress: float, asked: Sequence[float]) -> list[float]:
+        """One update; what was asked, summed over all processes."""
         began = time.perf_counter()
-        counts, here = self.counts, self.position
-        progress = self.budget.progress(counts.steps)
-        update = self.truncation.update(self.model, self.partition, here, self.noise, progress)
-        norm, bound = self.clipping(self.parameters)
-        counts.steps += 1
-        counts.tokens += update.tokens
-        counts.rate = learning_rate(self.recipe.training, progress) * counts.rate_scale * update.rate
-        self.position = update.position
-        if math.isfinite(update.loss) and math.isfinite(norm):
-            for group in self.optimiser.param_groups:
-                group["lr"] = counts.rate
-            self.optimiser.step()
-            self.recent.add(update.loss, update.tokens, norm, bound, time.perf_counter() - began)
-            counts.skipped_in_a_row = 0
+        done = self.learner.step(progress, asked)
+        if done.finite:
+            self.recent.add(done.loss, done.tokens, done.norm, done.bound, time.perf_counter() - began)
+            self.watch.skipped_in_a_row = 0
         else:
-            self._refuse(here.place, update.loss, norm)
-        self.optimiser.zero_grad()
+            self._refuse(done)
+        return done.told
 
-    def _refuse(self, place: Place, loss: float, norm: float) -> None:
+    def _refuse(self, done: Step) -> None:
         """Stop, leave the minibatch out, or go back, as the recipe says."""
-        training, counts = self.recipe.training, self.counts
-        batch = self._write_out(place)
-        where = f"step {counts.steps} (epoch {place.epoch}, window {place.window}): loss {loss}, gradient norm {norm}"
-        facts = {"epoch": place.epoch, "window": place.window, "loss": str(loss), "batch": batch.name}
-        self.journal.write("nonfinite", step=counts.steps, **facts, policy=training.nonfinite)
-        counts.skipped_in_a_row += 1
-        if training.nonfinite == "skip" and counts.skipped_in_a_row <= SKIPS_IN_A_ROW:
+        training, watch, steps = self.recipe.training, self.watch, self.learner.counts.steps
+        batch = self._write_out(done.place)
+        epoch, window = done.place
+        where = f"step {steps} (epoch {epoch}, window {window}): loss {done.loss}, gradient norm {done.norm}"
+        facts = {"epoch": epoch, "window": window, "loss": str(done.loss), "batch": batch.name}
+        self.journal.write("nonfinite", step=steps, **facts, policy=training.nonfinite)
+        watch.skipped_in_a_row += 1
+        if training.nonfinite == "skip" and watch.skipped_in_a_row <= SKIPS_IN_A_ROW:
             self.display.say(f"left out {where}; its minibatch is in {batch}; the state begins anew")
-            # The state that it left may not be finite either.
-            self.position = Position(self.position.place, self.model.initial_state(self.partition.lanes))
-        elif training.nonfinite == "rollback" and counts.rollbacks < ROLLBACKS:
+            self.learner.forget()  # the state that it left may not be finite either
+        elif training.nonfinite == "rollback" and watch.rollbacks < ROLLBACKS:
             self._roll_back(where)
         else:
-            best = self.folder / "best"
-            kept = f"{best} is kept" if best.exists() else "there was no validation yet"
+            kept = f"{self.folder / 'best'} is kept" if self.best else "there was no validation yet"
             raise ThroughtimeError(
                 f"the training went off at {where}; its minibatch is in {batch}; {kept}; "
                 "lower training.learning_rate or gradient.clip_norm, or set training.nonfinite = 'skip' or 'rollback'"
             )
 
     def _roll_back(self, where: str) -> None:
-        rollbacks, scale = self.counts.rollbacks + 1, self.counts.rate_scale * self.recipe.training.rollback_rate
-        found = self.checkpoints.newest().checkpoint
+        rollbacks = self.watch.rollbacks + 1
+        scale = self.learner.counts.rate_scale * self.recipe.training.rollback_rate
+        found = share(self.checkpoints.newest().checkpoint if self.ranks.leads else None, self.ranks)
         if found is None:
             raise ThroughtimeError(
                 f"the training went off at {where}; {self.checkpoints.folder} has nothing to go back to"
             )
         self._restore(found)
-        self.counts.rollbacks, self.counts.rate_scale = rollbacks, scale
+        self.watch.rollbacks, self.learner.counts.rate_scale = rollbacks, scale
         self.display.say(f"went back from {where} to step {found.step}, on with {scale:g} of the learning rate")
 
     def _write_out(self, place: Place) -> Path:
         """A minibatch in a file of its own: what each lane read."""
-        window, decode = self.partition[place], self.dataset.tokenizer.decode
-        lanes = [
-            {"ids": ids, "text": decode(ids), "fresh": fresh}
-            for ids, fresh in zip(window.inputs_TB.T.tolist(), window.fresh_TB.T.tolist(), strict=True)
-        ]
-        path = self.folder / f"nonfinite-{self.counts.steps}.json"
-        path.write_text(json.dumps({**place._asdict(), "lanes": lanes}, ensure_ascii=False) + "\n", "utf-8")
+        path = self.folder / f"nonfinite-{self.learner.counts.steps}.json"
+        if self.ranks.leads:
+            window, decode = self.learner.partition.of_all_lanes()[place], self.dataset.tokenizer.decode
+            lanes = [
+                {"ids": ids, "text": decode(ids), "fresh": fresh}
+                for ids, fresh in zip(window.inputs_TB.T.tolist(), window.fresh_TB.T.tolist(), strict=True)
+            ]
+            path.write_text(json.dumps({**place._asdict(), "lanes": lanes}, ensure_ascii=False) + "\n", "utf-8")
         return path
 
     def _moment(self, progress: float) -> Moment:
-        seconds = self.budget.seconds
+        steps = self.learner.counts.steps
         return Moment(
-            step=self.counts.steps,
+            step=steps,
             progress=progress,
             nats_per_token=self.recent.loss,
             tokens_per_second=self.recent.tokens_per_second,
-            seconds=seconds,
-            seconds_left=self.budget.seconds_left(self.counts.steps),
+            seconds=self.seconds,
+            seconds_left=self.budget.seconds_left(steps, self.seconds),
         )
 
     def _enter(self) -> None:
+        counts = self.learner.counts
         self.journal.write(
             "train",
-            step=self.counts.steps,
-            epoch=self.position.place.epoch,
-            tokens=self.counts.tokens,
+            step=counts.steps,
+            epoch=self.learner.position.place.epoch,
+            tokens=counts.tokens,
             nats_per_token=self.recent.loss,
             gradient_norm=self.recent.norm,
             clipped_share=self.recent.clipped,
-            learning_rate=self.counts.rate,
-            seconds=round(self.budget.seconds, 3),
+            learning_rate=counts.rate,
+            seconds=round(self.seconds, 3),
             tokens_per_second=round(self.recent.tokens_per_second),
         )
         self.recent = Recent(self.recent.loss, self.recent.tokens_per_second)
 
     def _validate(self) -> None:
-        """Measure, keep the model if it is the best so far, show a sample. The training state is not touched."""
-        counts = self.counts
+        """Measure, keep the model if it is the best so far, show a sample. What learns is not touched."""
+        watch, counts = self.watch, self.learner.counts
         facts: dict[str, Any] = {"step": counts.steps, "tokens": counts.tokens}
         improved = True
         if self.dataset.valid is not None:
-            found = evaluate(InTraining(self.model), self.dataset.valid)
-            improved = counts.best is None or found.nats_per_token < counts.best
-            counts.best = found.nats_per_token if improved else counts.best
+            found = self._measure(self.dataset.valid)
+            improved = watch.best is None or found.nats_per_token < watch.best
+            watch.best = found.nats_per_token if improved else watch.best
             facts["valid"] = found.as_dict()
-            self.journal.write("valid", **facts, seconds=round(self.budget.seconds, 3), best=improved)
+            self.journal.write("valid", **facts, seconds=round(self.seconds, 3), best=improved)
             self.display.say(
                 f"step {counts.steps:,}: valid {found.nats_per_token:.4f} nats/token, "
                 f"perplexity {found.perplexity:.3f} per {self.dataset.tokenizer.kind}, "
                 f"{found.bits_per_byte:.4f} bits per byte"
                 f"{', the best so far' if improved else ''}"
             )
-        counts.since_best = 0 if improved else counts.since_best + 1
+        watch.since_best = 0 if improved else watch.since_best + 1
         if improved:
-            self.best = Best(facts, {name: array.clone() for name, array in self.model.state_dict().items()})
-            save_model(self.folder / "best", self.model, facts)
-        save_model(self.folder / "last", self.model, facts)
-        if self.recipe.training.sample_tokens:
-            counts.sample = self._sample()
-            self.journal.write("sample", step=counts.steps, text=counts.sample)
-            self.display.say(quoted(counts.sample))
+            self.best, self.best_facts = self.learner.weights(), facts
+        if self.ranks.leads:
+            for name in ("best", "last") if improved else ("last",):
+                save_model(self.folder / name, self.model, facts)
+            if self.recipe.training.sample_tokens:
+                self._write_sample()
 
-    def _sample(self) -> str:
+    def _measure(self, ids: IdsFile) -> Measure:
+        return evaluate(OverRanks(InTraining(self.model), self.ranks), ids)
+
+    def _write_sample(self) -> None:
         training = self.recipe.training
         pieces = generate(
             self.model,
@@ -332,38 +332,25 @@ class Trainer:
             temperature=SAMPLE_TEMPERATURE,
             seed=training.seed,
         )
-        return "".join(pieces)
+        self.watch.sample = "".join(pieces)
+        self.journal.write("sample", step=self.learner.counts.steps, text=self.watch.sample)
+        self.display.say(quoted(self.watch.sample))
 
     def _end(self, ending: str) -> Result:
-        seconds = self.budget.seconds
-        if not (self.folder / "best").exists():
+        """Measure the best model, and write what sums the run up."""
+        if not self.best:
             raise ThroughtimeError(f"no validation gave a finite loss; {self.folder / 'last'} holds the last model")
-        best = load_model(self.folder / "best", self.dataset.tokenizer.vocabulary_size)
-        split = next((name for name in ("test", "valid") if name in self.dataset.splits()), None)
-        found = evaluate(InTraining(best), self.dataset.splits()[split]) if split else None
+        self.model.load_state_dict(self.best)
+        splits, steps = self.dataset.splits(), self.learner.counts.steps
+        split = next((name for name in ("test", "valid") if name in splits), None)
+        found = self._measure(splits[split]) if split else None
         figures = found.as_dict() if found else {}
-        self.journal.write(
-            "end", ending=ending, step=self.counts.steps, seconds=round(seconds, 3), split=split, **figures
-        )
-        draw_curve(self.journal, self.folder / "curve.svg")
-        write_card(self.folder / "card.md", self.recipe, self.dataset, self.journal)
-        return Result(
-            self.folder,
-            self.dataset.tokenizer.kind,
-            self.counts.steps,
-            seconds,
-            ending,
-            split,
-            found,
-            self.counts.sample,
-        )
-
-
-def cutting(recipe: Recipe, dataset: Dataset) -> tuple[Truncation, Partition]:
-    """How a recipe cuts the way back through time, and the training text."""
-    streams, seed = recipe.streams, recipe.training.seed
-    way = truncation(recipe.gradient, streams.window, seed)
-    return way, partition(dataset.train, streams, seed, way.lengths)
+        self.journal.write("end", ending=ending, step=steps, seconds=round(self.seconds, 3), split=split, **figures)
+        if self.ranks.leads:
+            draw_curve(self.journal, self.folder / "curve.svg")
+            write_card(self.folder / CARD, self.recipe, self.dataset, self.journal)
+        kind = self.dataset.tokenizer.kind
+        return Result(self.folder, kind, steps, self.seconds, ending, split, found, self.watch.sample)
 
 
 def introduction(recipe: Recipe, dataset: Dataset, cut: Partition, model: LanguageModel) -> list[str]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -32,20 +31,17 @@ def learning_rate(training: Training, progress: float) -> float:
     return training.learning_rate * (training.final_rate + (1 - training.final_rate) * cosine)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Budget:
     """How much of the budget is used up, in whichever unit it was given.
 
     Attributes:
         steps: optimiser steps the budget holds; None for a budget of minutes.
         minutes: minutes the budget holds; None for a budget of steps or epochs.
-        before: seconds that were used before this process began.
     """
 
     steps: int | None
     minutes: float | None
-    before: float = 0.0
-    _begin: float = field(default_factory=time.monotonic)
 
     @classmethod
     def of(cls, training: Training, steps_in: Callable[[float], int]) -> Budget:
@@ -54,19 +50,14 @@ class Budget:
             return cls(steps_in(training.epochs), None)
         return cls(training.steps, training.minutes)
 
-    @property
-    def seconds(self) -> float:
-        """Seconds of training so far."""
-        return self.before + time.monotonic() - self._begin
-
-    def progress(self, steps: int) -> float:
-        """Share of the budget used after so many steps, from 0 to 1."""
+    def progress(self, steps: int, seconds: float) -> float:
+        """Share of the budget used after so many steps and seconds, from 0 to 1."""
         if self.steps is not None:
             return min(1.0, steps / self.steps)
         assert self.minutes is not None
-        return min(1.0, self.seconds / (60 * self.minutes))
+        return min(1.0, seconds / (60 * self.minutes))
 
-    def seconds_left(self, steps: int) -> float | None:
+    def seconds_left(self, steps: int, seconds: float) -> float | None:
         """Seconds until the budget is used up, at the pace so far; None before the first step."""
-        progress = self.progress(steps)
-        return self.seconds * (1 - progress) / progress if steps and progress else None
+        progress = self.progress(steps, seconds)
+        return seconds * (1 - progress) / progress if steps and progress else None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import load, save
+from torch import Tensor
 
 from throughtime import engine
 from throughtime import folder as folders
@@ -15,6 +18,7 @@ from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.recipe import Recipe
 from throughtime.text.dataset import Dataset
 from throughtime.training.checkpoint import Checkpoint, Checkpoints
+from throughtime.training.ranks import Ranks
 from throughtime.training.run import settled
 from throughtime.version import VERSION
 
@@ -73,7 +77,29 @@ def find_checkpoint(folder: Path, changes: Mapping[str, Any]) -> Resumed:
     return Resumed(wanted, found.checkpoint, notes)
 
 
-def circumstances(dataset: Dataset) -> dict[str, Any]:
+def share(found: Checkpoint | None, ranks: Ranks) -> Checkpoint | None:
+    """The checkpoint that the process that leads has found, for all."""
+    if ranks.count == 1:
+        return found
+    about = {} if found is None else {"step": found.step, "facts": found.facts, "folder": str(found.folder)}
+    arrays = (
+        {}
+        if found is None
+        else {f"{part} {name}": array for part, group in found.arrays.items() for name, array in group.items()}
+    )
+    about = json.loads(ranks.share(json.dumps(about).encode()))
+    received = load(ranks.share(save(arrays)))
+    if not about:
+        return None
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, array in received.items():
+        part, _, name = key.partition(" ")
+        parts.setdefault(part, {})[name] = array
+    parts.setdefault("best", {})
+    return Checkpoint(about["step"], parts, about["facts"], Path(about["folder"]))
+
+
+def circumstances(dataset: Dataset, ranks: Ranks) -> dict[str, Any]:
     """What a run must find again, or the numbers would be others: the text; and what it should, to the last bit."""
     return {
         "text": {name: ids.facts.text for name, ids in dataset.splits().items()},
@@ -82,6 +108,7 @@ def circumstances(dataset: Dataset) -> dict[str, Any]:
             "throughtime": VERSION,
             "PyTorch": torch.__version__,
             "kernels": engine.level() or "none",
+            "processes": ranks.count,
             "threads": torch.get_num_threads(),
         },
     }

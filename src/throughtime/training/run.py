@@ -26,6 +26,8 @@ from throughtime.text.tokenizer import Tokenizer
 from throughtime.training.lock import LOCK
 from throughtime.version import VERSION
 
+CARD = "card.md"
+"""Written last: a run without one was not brought to its end."""
 BEFORE_A_RUN = {LOCK, RECIPE + PARTIAL}
 """What a training leaves that was killed before it had written its recipe."""
 
@@ -61,7 +63,7 @@ def free_folder(out: str | Path | None, text: Text) -> Path:
     """
     if out is not None:
         folder = Path(out)
-        if (folder / RECIPE).exists() and not (folder / "card.md").exists():
+        if (folder / RECIPE).exists() and not (folder / CARD).exists():
             raise ThroughtimeError(f"{folder} holds an unfinished run; go on with --resume, or give another --out")
         if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - BEFORE_A_RUN):
             raise ThroughtimeError(f"{folder} holds something already; give --out a folder that is new or empty")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,16 @@ import torch
 
 from throughtime import recipe as recipes
 from throughtime.errors import ThroughtimeError
+from throughtime.folder import RECIPE
 from throughtime.machine import usable_threads
-from throughtime.models.language import LanguageModel
 from throughtime.recipe import Recipe
-from throughtime.text.dataset import prepare
+from throughtime.text.dataset import Dataset, prepare
 from throughtime.training.display import Display, Silence
+from throughtime.training.learner import Learner
 from throughtime.training.lock import locked
-from throughtime.training.loop import Result, Trainer, cutting, introduction
-from throughtime.training.resume import find_checkpoint
+from throughtime.training.loop import Result, Trainer, introduction
+from throughtime.training.ranks import Ranks, started_again, this_rank
+from throughtime.training.resume import find_checkpoint, share
 from throughtime.training.run import free_folder, settled
 
 
@@ -43,12 +47,15 @@ def train(
         recipe = recipes.read(recipe)
     if not isinstance(recipe, Recipe):
         recipe = recipes.build(recipe)
-    folder = free_folder(out, recipe.text)
-    dataset = prepare(recipe.text)
-    with locked(folder), closing(display or Silence()) as shown:
-        free_folder(folder, recipe.text)  # another training may have come first
-        _use_threads(recipe)
-        return Trainer(settled(recipe), dataset, folder, shown).run(None)
+    mine = this_rank()
+    if started_again() and _has_begun(out, mine):
+        return _go_on(Path(str(out)), {}, display, mine)
+    dataset = _prepare(recipe, mine)
+    folder = Path(mine.share(str(free_folder(out, recipe.text) if mine.leads else "").encode()).decode())
+    with _held(folder, mine), closing(_shown(display, mine)) as shown:
+        if mine.leads:
+            free_folder(folder, recipe.text)  # another training may have come first
+        return Trainer(settled(recipe), dataset, folder, shown, mine).run(None)
 
 
 def resume(out: str | Path, changes: Mapping[str, Any] | None = None, display: Display | None = None) -> Result:
@@ -63,24 +70,47 @@ def resume(out: str | Path, changes: Mapping[str, Any] | None = None, display: D
         ThroughtimeError, TerminationError: as `train` does; and where there is no run, its budget is used up, or its
             recipe, text or tokeniser was another.
     """
-    folder = Path(out)
-    if not folder.is_dir():
-        raise ThroughtimeError(f"there is no run in {folder} to go on with; leave --resume out to begin one")
-    with locked(folder), closing(display or Silence()) as shown:
-        found = find_checkpoint(folder, changes or {})
-        for note in found.notes:
-            shown.say(note)
-        _use_threads(found.recipe)
-        return Trainer(found.recipe, prepare(found.recipe.text), folder, shown).run(found.checkpoint)
+    return _go_on(Path(out), changes or {}, display, this_rank())
 
 
 def dry_run(recipe: Recipe) -> list[str]:
     """What `train` would say first. The text is read and tokenised, the model built, nothing trained or written."""
     dataset = prepare(recipe.text)
-    _, cut = cutting(recipe, dataset)
-    return introduction(recipe, dataset, cut, LanguageModel(recipe.model, dataset.tokenizer.vocabulary_size))
+    learner = Learner(recipe, dataset, Ranks())
+    return introduction(recipe, dataset, learner.partition, learner.model)
 
 
-def _use_threads(recipe: Recipe) -> None:
-    threads = usable_threads()
+def _go_on(folder: Path, changes: Mapping[str, Any], display: Display | None, mine: Ranks) -> Result:
+    if mine.leads and not folder.is_dir():
+        raise ThroughtimeError(f"there is no run in {folder} to go on with; leave --resume out to begin one")
+    with _held(folder, mine), closing(_shown(display, mine)) as shown:
+        found = find_checkpoint(folder, changes) if mine.leads else None
+        for note in found.notes if found else ():
+            shown.say(note)
+        tree = json.loads(mine.share(json.dumps(found.recipe.model_dump(mode="json") if found else {}).encode()))
+        recipe = recipes.build(tree)
+        start = share(found.checkpoint if found else None, mine)
+        return Trainer(recipe, _prepare(recipe, mine), folder, shown, mine).run(start)
+
+
+def _has_begun(out: str | Path | None, mine: Ranks) -> bool:
+    """Whether the run of processes that had died is there."""
+    if out is None:
+        raise ThroughtimeError("the processes were started again, and only --out tells which run was theirs")
+    return bool(mine.share(b"1" if mine.leads and (Path(out) / RECIPE).exists() else b""))
+
+
+def _prepare(recipe: Recipe, mine: Ranks) -> Dataset:
+    """The text, read by one process of a machine first; and as many threads as are this process's."""
+    threads = max(1, usable_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     torch.set_num_threads(min(recipe.training.threads or threads, threads))
+    with mine.in_turn():
+        return prepare(recipe.text)
+
+
+def _held(folder: Path, mine: Ranks) -> AbstractContextManager[None]:
+    return locked(folder) if mine.leads else nullcontext()
+
+
+def _shown(display: Display | None, mine: Ranks) -> Display:
+    return display if display is not None and mine.leads else Silence()

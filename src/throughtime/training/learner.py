@@ -1,0 +1,192 @@
+"""What learns: the model, its optimiser, and all that an update changes; taken apart and put together again.
+
+Arrays: weights, the optimiser's means, the state carried between windows, the generators of noise. Facts: counts, the
+place in the text, norms. Of several processes each has its own lanes' states and its own noise; the rest is the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, final
+
+import torch
+from torch import Tensor
+
+from throughtime.cells.state import State, from_arrays, map_state, to_arrays
+from throughtime.errors import SettingError
+from throughtime.gradient.clipping import Clipping
+from throughtime.gradient.truncation import Behind, Position, truncation
+from throughtime.models.language import LanguageModel
+from throughtime.recipe import Recipe
+from throughtime.streams.partition import Place, partition
+from throughtime.text.dataset import Dataset
+from throughtime.training.optimiser import learning_rate, optimiser
+from throughtime.training.ranks import Ranks
+
+Arrays = dict[str, Tensor]
+
+
+@dataclass
+class Counts:
+    """Where a training stands, in numbers."""
+
+    steps: int = 0
+    """Optimiser steps, those left out included."""
+    tokens: int = 0
+    """Tokens predicted."""
+    rate: float = 0.0
+    """Learning rate of the last step."""
+    rate_scale: float = 1.0
+    """What the schedule's rate is multiplied by; less than 1 after a rollback."""
+
+
+class Step(NamedTuple):
+    """An update that was made, or not."""
+
+    place: Place
+    """Where it began to read."""
+    loss: float
+    """Mean nats of the tokens predicted."""
+    tokens: int
+    norm: float
+    """Of the gradient, before clipping."""
+    bound: bool
+    """Whether it was clipped."""
+    told: list[float]
+    """What was asked along, summed over all processes."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether the weights were updated: loss and norm are finite."""
+        return math.isfinite(self.loss) and math.isfinite(self.norm)
+
+
+@final
+class Learner:
+    """A model in training.
+
+    Args:
+        recipe: the settings.
+        dataset: what is read.
+        ranks: which process this is.
+
+    Raises:
+        SettingError: where there are fewer lanes than processes.
+    """
+
+    def __init__(self, recipe: Recipe, dataset: Dataset, ranks: Ranks):
+        streams, seed = recipe.streams, recipe.training.seed
+        if streams.lanes < ranks.count:
+            raise SettingError(f"streams.lanes must be at least the processes, {ranks.count}, got {streams.lanes}")
+        self.recipe, self.ranks = recipe, ranks
+        self.truncation = truncation(recipe.gradient, streams.window, seed)
+        self.partition = partition(dataset.train, streams, seed, self.truncation.lengths, ranks.own(streams.lanes))
+        self.model = LanguageModel(recipe.model, dataset.tokenizer.vocabulary_size, torch.Generator().manual_seed(seed))
+        self.parameters = list(self.model.parameters())
+        self.optimiser = optimiser(self.parameters, recipe.training)
+        self.clipping = Clipping(recipe.gradient)
+        self.noise = _noise(seed, ranks.rank)
+        self.counts = Counts()
+        self.position = Position(Place(), self._initial())
+
+    def step(self, progress: float, asked: Sequence[float]) -> Step:
+        """One update: forward, back through time; the state is carried on.
+
+        Args:
+            progress: share of the budget used.
+            asked: summed over all processes along with the gradients.
+        """
+        counts, here = self.counts, self.position
+        update = self.truncation.update(self.model, self.partition, here, self.noise, progress)
+        loss, *told = self.ranks.add_up(self.parameters, [update.loss, *asked])
+        norm, bound = self.clipping(self.parameters)
+        done = Step(here.place, loss, update.tokens, norm, bound, told)
+        counts.steps += 1
+        counts.tokens += update.tokens
+        counts.rate = learning_rate(self.recipe.training, progress) * counts.rate_scale * update.rate
+        self.position = update.position
+        if done.finite:
+            for group in self.optimiser.param_groups:
+                group["lr"] = counts.rate
+            self.optimiser.step()
+        self.optimiser.zero_grad()
+        return done
+
+    def forget(self) -> None:
+        """Begin anew with the state, at the place that was reached."""
+        self.position = Position(self.position.place, self._initial())
+
+    def weights(self) -> Arrays:
+        """A copy of the model's."""
+        return {name: array.clone() for name, array in self.model.state_dict().items()}
+
+    def taken_apart(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
+        """All of it as arrays and facts. Every process has to ask at the same time; all get the same."""
+        lanes = self.partition.lanes
+        remembered = self.optimiser.state_dict()["state"]
+        arrays = {
+            "model": self.model.state_dict(),
+            "optimiser": {
+                f"{index}.{name}": array for index, entry in remembered.items() for name, array in entry.items()
+            },
+            "position": self._position_arrays(lanes),
+            "noise": {str(rank): state for rank, state in enumerate(self.ranks.gather(self.noise.get_state()))},
+        }
+        facts = {
+            "counts": asdict(self.counts),
+            "place": [*self.position.place],
+            "behind": [[*behind.place] for behind in self.position.behind],
+            "norms": list(self.clipping.norms),
+        }
+        return arrays, facts
+
+    def put_together(self, arrays: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]) -> None:
+        """Become what was taken apart. Where there are more processes than then, the new ones draw other noise."""
+        self.model.load_state_dict(dict(arrays["model"]))
+        remembered: dict[int, Arrays] = {}
+        for key, array in arrays["optimiser"].items():
+            index, _, name = key.partition(".")
+            remembered.setdefault(int(index), {})[name] = array
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": remembered})
+        self.counts = Counts(**facts["counts"])
+        self.clipping = Clipping(self.recipe.gradient, facts["norms"])
+        self.position = self._position(arrays["position"], facts)
+        drawn = arrays["noise"].get(str(self.ranks.rank))
+        if drawn is None:
+            self.noise = _noise(self.recipe.training.seed + self.counts.steps, self.ranks.rank)
+        else:
+            self.noise.set_state(drawn)
+
+    def _position_arrays(self, lanes: int) -> Arrays:
+        def whole(state: State) -> State:
+            return map_state(lambda array: self.ranks.join_lanes(array, lanes), state)
+
+        arrays = to_arrays(whole(self.position.state))
+        for index, behind in enumerate(self.position.behind):
+            arrays |= to_arrays(whole(behind.state), f"behind.{index}.state")
+            if behind.flow_TB is not None:
+                arrays[f"behind.{index}.flow_TB"] = behind.flow_TB
+        return arrays
+
+    def _position(self, arrays: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Position:
+        own, initial = self.partition.own, self.model.initial_state(self.partition.lanes)
+
+        def state(prefix: str) -> State:
+            named = {name: array for name, array in arrays.items() if name.startswith(f"{prefix}.")}
+            return map_state(lambda array: array[own.start : own.stop], from_arrays(named, initial, prefix))
+
+        behind = tuple(
+            Behind(Place(*place), state(f"behind.{index}.state"), arrays.get(f"behind.{index}.flow_TB"))
+            for index, place in enumerate(facts["behind"])
+        )
+        return Position(Place(*facts["place"]), state("state"), behind)
+
+    def _initial(self) -> State:
+        return self.model.initial_state(len(self.partition.own))
+
+
+def _noise(seed: int, rank: int) -> torch.Generator:
+    """Another generator for each process."""
+    return torch.Generator().manual_seed(seed + 1 + (rank << 40))

@@ -1,0 +1,160 @@
+"""The processes of one training: each reads its own lanes, and all have the same weights.
+
+Processes are started by torchrun (or `throughtime train --processes`), which tells each its rank. Everything that is
+exchanged is an array or bytes; nothing is pickled. Axes: S arrays of a state, T time, B batch (lane), H hidden.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch import distributed as processes
+
+from throughtime.errors import ThroughtimeError
+from throughtime.objective.evaluation import Fresh, Predictor, States
+from throughtime.streams.window import Int64
+
+Float = TypeVar("Float", np.float32, np.float64)
+
+
+@final
+class Ranks:
+    """One process among those of a training.
+
+    Args:
+        rank: which one, from 0.
+        count: how many there are.
+    """
+
+    def __init__(self, rank: int = 0, count: int = 1):
+        self.rank, self.count = rank, count
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.rank == 0
+
+    def own(self, lanes: int) -> range:
+        """The lanes that this process reads: neighbours, as many as the others have or one more."""
+        return range(lanes * self.rank // self.count, lanes * (self.rank + 1) // self.count)
+
+    def add_up(self, parameters: Sequence[Tensor], values: Sequence[float]) -> list[float]:
+        """Sum gradients over all processes, in place; and the values, which are returned."""
+        if self.count == 1:
+            return list(values)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        parts = [*(gradient.flatten() for gradient in gradients), torch.tensor(values, dtype=torch.float32)]
+        flat = torch.cat(parts)
+        processes.all_reduce(flat)
+        *summed, told = flat.split([len(part) for part in parts])
+        for parameter, gradient in zip(parameters, summed, strict=True):
+            parameter.grad = gradient.view_as(parameter)
+        return [float(value) for value in told]
+
+    def join_lanes(self, array: Tensor, lanes: int, axis: int = 0) -> Tensor:
+        """An array over the own lanes made one over all; `axis` is that of the lanes."""
+        if self.count == 1:
+            return array
+        whole = array.new_zeros([lanes if at == axis else size for at, size in enumerate(array.shape)])
+        own = self.own(lanes)
+        whole.narrow(axis, own.start, len(own)).copy_(array)
+        processes.all_reduce(whole)
+        return whole
+
+    def gather(self, array: Tensor) -> list[Tensor]:
+        """The arrays of all processes, which have the same shape, in order."""
+        if self.count == 1:
+            return [array]
+        found = [torch.empty_like(array) for _ in range(self.count)]
+        processes.all_gather(found, array)
+        return found
+
+    def share(self, data: bytes) -> bytes:
+        """What the process that leads gives, to all."""
+        if self.count == 1:
+            return data
+        size = torch.tensor([len(data)])
+        processes.broadcast(size, 0)
+        content = torch.zeros(int(size), dtype=torch.uint8)
+        if self.leads:
+            content.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        processes.broadcast(content, 0)
+        return content.numpy().tobytes()
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """A block that the first process of each machine runs before the others."""
+        first = int(os.environ.get("LOCAL_RANK", "0")) == 0
+        if self.count > 1 and not first:
+            processes.barrier()
+        yield
+        if self.count > 1 and first:
+            processes.barrier()
+
+
+def this_rank() -> Ranks:
+    """This process, among the others where torchrun started several. They stay connected until it ends.
+
+    Raises:
+        ThroughtimeError: where what torchrun tells is no number.
+    """
+    told = [os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")]
+    if not all(number.isdecimal() for number in told):
+        raise ThroughtimeError(
+            f"RANK and WORLD_SIZE should be numbers, got {' and '.join(told)}; leave them to torchrun"
+        )
+    rank, count = map(int, told)
+    if count > 1 and not processes.is_initialized():
+        processes.init_process_group("gloo")
+        atexit.register(processes.destroy_process_group)
+    return Ranks(rank, count)
+
+
+def started_again() -> bool:
+    """Whether torchrun started these processes because others had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+@final
+class OverRanks:
+    """A model whose lanes are shared among processes, as what is measured. All of them have to ask the same."""
+
+    def __init__(self, model: Predictor, ranks: Ranks):
+        self._model, self._ranks = model, ranks
+
+    def initial_state(self, batch_size: int) -> States:
+        return self._model.initial_state(batch_size)
+
+    def nats(
+        self, inputs_TB: Int64, targets_TB: Int64, fresh_TB: Fresh | None, state_SBH: States
+    ) -> tuple[NDArray[np.float64], States]:
+        lanes = inputs_TB.shape[1]
+        own = self._own(lanes)
+        nats_TB, after = np.zeros((len(inputs_TB), len(own))), state_SBH[:, own]
+        if len(own):
+            fresh = None if fresh_TB is None else fresh_TB[:, own]
+            nats_TB, after = self._model.nats(inputs_TB[:, own], targets_TB[:, own], fresh, after)
+        return self._join(nats_TB, lanes), self._join(after, lanes)
+
+    def advance(self, inputs_TB: Int64, fresh_TB: Fresh, state_SBH: States) -> States:
+        lanes = inputs_TB.shape[1]
+        own = self._own(lanes)
+        after = state_SBH[:, own]
+        if len(own):
+            after = self._model.advance(inputs_TB[:, own], fresh_TB[:, own], after)
+        return self._join(after, lanes)
+
+    def _own(self, lanes: int) -> Int64:
+        return np.array(self._ranks.own(lanes), np.int64)
+
+    def _join(self, array: NDArray[Float], lanes: int) -> NDArray[Float]:
+        joined: NDArray[Float] = self._ranks.join_lanes(torch.from_numpy(np.ascontiguousarray(array)), lanes, 1).numpy()
+        return joined

@@ -1,0 +1,202 @@
+"""Several processes: the same numbers as one, whoever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+
+from throughtime import recipe as recipes
+from throughtime.errors import SettingError
+from throughtime.text.dataset import prepare
+from throughtime.training.checkpoint import Checkpoints
+from throughtime.training.learner import Learner
+from throughtime.training.ranks import Ranks
+
+TEXT = "the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs.\n" * 200
+STEPS, FEW = 200, 40
+SMALL = {
+    "streams": {"lanes": 5, "window": 8},
+    "model": {"hidden_size": 12, "cell": "gru"},
+    "training": {
+        "steps": FEW,
+        "validations": 2,
+        "sample_tokens": 5,
+        "learning_rate": 0.005,
+        "threads": 1,
+        "checkpoint_every": 15,
+        "checkpoint_keep": 99,
+    },
+}
+KINDS = {
+    "sequential": {"training": {"steps": STEPS}},
+    "random": {"streams": {"partition": "random"}, "training": {"steps": STEPS}},
+    "cuts": {"gradient": {"truncation": "random", "cut": 0.05}},
+    "documents": {"text": {"separator": "jugs"}, "gradient": {"clip_quantile": 0.8}},
+}
+DROPPED = {"model": {"dropout": 0.3}}
+JOBS = """
+import json, sys, throughtime
+for job in json.loads(sys.argv[1]):
+    if "resume" in job:
+        throughtime.resume(job["resume"])
+    else:
+        throughtime.train(job["recipe"], job["out"])
+"""
+"""What each process does, one after the other."""
+
+
+def run(processes, jobs):
+    """Do jobs in so many processes at once, as torchrun would start them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", JOBS, json.dumps(jobs)],
+            env={**os.environ, **told, "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(processes)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(processes)
+    ]
+    try:
+        errors = [child.communicate(timeout=240)[1] for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    assert [child.returncode for child in children] == [0] * processes, errors
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text(TEXT)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def trained(text, tmp_path_factory):
+    """Each kind of training by one process and by two; and two that go on from a checkpoint, by one and by two."""
+    base = tmp_path_factory.mktemp("runs")
+
+    def job(changes, name):
+        recipe = recipes.merge({**SMALL, "text": {"sources": [text]}}, changes)
+        return {"recipe": recipe, "out": str(base / name)}
+
+    run(1, [job(changes, f"{kind}-1") for kind, changes in KINDS.items()])
+    run(2, [*(job(changes, f"{kind}-2") for kind, changes in KINDS.items()), job(DROPPED, "dropped")])
+    cut(base / "dropped", base / "dropped-again", 15)
+    cut(base / "sequential-2", base / "sequential-alone", 165)
+    run(2, [{"resume": str(base / "dropped-again")}])
+    run(1, [{"resume": str(base / "sequential-alone")}])
+    return base
+
+
+def cut(folder, copy, step):
+    """A run as it was after a step."""
+    shutil.copytree(folder, copy)
+    for checkpoint in (copy / "checkpoints").glob("step-*"):
+        if int(checkpoint.name.removeprefix("step-")) > step:
+            shutil.rmtree(checkpoint)
+    (copy / "card.md").unlink()
+
+
+def entries(folder, event):
+    lines = (folder / "journal.jsonl").read_text().splitlines()
+    return [entry for entry in map(json.loads, lines) if entry["event"] == event]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_come_to_the_same_as_one(trained, kind):
+    one, two = (trained / f"{kind}-{processes}" for processes in (1, 2))
+    for name in ("nats_per_token", "gradient_norm"):
+        found, wanted = ([entry[name] for entry in entries(folder, "train")] for folder in (two, one))
+        assert found == pytest.approx(wanted, rel=1e-5)
+    assert [e["tokens"] for e in entries(two, "train")] == [e["tokens"] for e in entries(one, "train")]
+    for found, wanted in zip(entries(two, "valid"), entries(one, "valid"), strict=True):
+        assert found["valid"] == pytest.approx(wanted["valid"], rel=1e-6)
+    assert entries(two, "end")[0]["nats_per_token"] == pytest.approx(entries(one, "end")[0]["nats_per_token"], rel=1e-6)
+    assert entries(two, "begin")[0]["processes"] == 2
+    position = [Checkpoints(folder / "checkpoints").newest().checkpoint.arrays["position"] for folder in (one, two)]
+    for name, array in position[0].items():
+        torch.testing.assert_close(position[1][name], array, rtol=1e-3, atol=1e-4)
+
+
+def test_as_many_processes_go_on_to_the_last_bit(trained):
+    found, wanted = (
+        Checkpoints(trained / name / "checkpoints").newest().checkpoint.arrays for name in ("dropped-again", "dropped")
+    )
+    assert len(wanted["noise"]) == 2
+    for part, arrays in wanted.items():
+        assert all(torch.equal(found[part][name], array) for name, array in arrays.items()), part
+
+
+def test_another_number_of_processes_goes_on_in_the_same_text(trained):
+    found, wanted = (entries(trained / name, "train") for name in ("sequential-alone", "sequential-1"))
+    for name in ("tokens", "nats_per_token", "gradient_norm"):
+        assert [e[name] for e in found] == pytest.approx([e[name] for e in wanted], rel=1e-5)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds a process by its environment")
+def test_a_process_that_dies_is_started_again_and_the_training_goes_on(text, trained, tmp_path):
+    """By the command line and torchrun."""
+    out = tmp_path / "run"
+    (tmp_path / "mine.toml").write_text(recipes.to_toml(recipes.build({**SMALL, "text": {"sources": [text]}})))
+    words = [
+        "train",
+        "--recipe",
+        str(tmp_path / "mine.toml"),
+        "--steps",
+        str(STEPS),
+        "--out",
+        str(out),
+        "--processes=2",
+    ]
+    with subprocess.Popen([sys.executable, "-m", "throughtime", *words], stderr=subprocess.PIPE, text=True) as torchrun:
+        while not (out / "checkpoints" / "last").exists() and torchrun.poll() is None:
+            time.sleep(0.01)
+        killed = [pid for pid in _workers(out) if _environment(pid).get("RANK") == "1"]
+        os.kill(killed[0], signal.SIGKILL)
+        _, err = torchrun.communicate(timeout=240)
+    assert torchrun.returncode == 0, err
+    assert "going on after step" in err
+    found, wanted = (entries(folder, "train") for folder in (out, trained / "sequential-1"))
+    assert [e["nats_per_token"] for e in found] == pytest.approx([e["nats_per_token"] for e in wanted], rel=1e-5)
+
+
+def _workers(out):
+    """The processes that have a run's folder among their arguments."""
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str(out).encode() in (place / "cmdline").read_bytes().split(b"\0"):
+                yield int(place.name)
+
+
+def _environment(pid):
+    entries = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+
+def test_lanes_are_dealt_to_neighbours_and_none_is_left_out():
+    for lanes, count in ((5, 2), (7, 3), (4, 4), (9, 1)):
+        dealt = [list(Ranks(rank, count).own(lanes)) for rank in range(count)]
+        assert [lane for own in dealt for lane in own] == list(range(lanes))
+        assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+
+
+def test_more_processes_than_lanes_are_refused(text):
+    recipe = recipes.build({**SMALL, "text": {"sources": [text]}})
+    with pytest.raises(SettingError, match=r"streams.lanes must be at least the processes, 6, got 5"):
+        Learner(recipe, prepare(recipe.text), Ranks(0, 6))
