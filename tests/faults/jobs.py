@@ -163,7 +163,9 @@ def _folder_state(folder: Path) -> str:
 def _folder_again(folder: Path) -> None:
     if _folder_state(folder) == NONE:
         _folder(folder)
-    assert [path.name for path in (folder / "new").iterdir()] == ["int8"]
+    with durable.new_folder(folder / "new" / "other"):
+        pass
+    assert sorted(path.name for path in (folder / "new").iterdir()) == ["int8", "other"]
 
 
 STORE = [

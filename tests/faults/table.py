@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -123,7 +124,8 @@ def _publish(rows: list[Row], seconds: float) -> None:
     whole = [*rows, Row("all", sum(row.tries for row in rows), sum(row.lost for row in rows))]
     table = ["| fault | tries | lost |", "| --- | ---: | ---: |"]
     table += [f"| {row.fault} | {row.tries:,} | {row.lost} |" for row in whole]
-    made = f"Made by `make faults` in {seconds:.0f} s on {processor()[0]}, {usable_threads()} cores."
+    command = shlex.join(["python", "tests/faults/table.py", *sys.argv[1:]]) if sys.argv[1:] else "make faults"
+    made = f"Made by `{command}` in {seconds / 60:.0f} minutes on {processor()[0]}, {usable_threads()} cores."
     before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     PAGE.write_text(before + "\n".join([BEGIN, "", *table, "", made, "", END]) + after, "utf-8")
