@@ -25,6 +25,7 @@ check: $(READY)  ## format, lint, types, the layout
 
 faults: $(READY)  ## kills, power cuts, full disks, damages; figures for docs/reliability.md, for some minutes
 	PYTHONPATH=tests $(BIN)/python tests/faults/table.py
+	$(BIN)/python -m pytest -m slow
 
 sanitize: build/sanitized-address build/sanitized-thread  ## kernels, watched for wrong memory and races; needs GCC
 
@@ -34,6 +35,7 @@ bench: $(READY)  ## figures for docs/benchmarks, on a machine that does nothing 
 	$(BIN)/python benchmarks/layer.py --peers
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/stream.py
+	$(BIN)/python benchmarks/processes.py
 	$(BIN)/python benchmarks/compress.py
 
 format: $(READY)  ## put the code into its form
