@@ -105,7 +105,14 @@ def _prepare(recipe: Recipe, mine: Ranks) -> Dataset:
     threads = max(1, usable_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     torch.set_num_threads(min(recipe.training.threads or threads, threads))
     with mine.in_turn():
-        return prepare(recipe.text)
+        dataset = prepare(recipe.text)
+    digests = " ".join([dataset.tokenizer.digest, *(ids.facts.text for ids in dataset.splits().values())]).encode()
+    if mine.share(digests) != digests:
+        raise ThroughtimeError(
+            f"{', '.join(recipe.text.sources)} is another text here than where the first process runs; "
+            "give every machine the same"
+        )
+    return dataset
 
 
 def _held(folder: Path, mine: Ranks) -> AbstractContextManager[None]:
