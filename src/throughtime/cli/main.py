@@ -17,7 +17,19 @@ import click
 from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.version import VERSION
 
-COMMANDS = ("train", "evaluate", "generate", "score", "compress", "decompress", "quantize", "embed", "cells", "doctor")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "generate",
+    "score",
+    "inspect",
+    "compress",
+    "decompress",
+    "quantize",
+    "embed",
+    "cells",
+    "doctor",
+)
 
 TRACEBACK = click.Option(
     ["--traceback"], is_flag=True, expose_value=False, help="Show where in the code an error arose."

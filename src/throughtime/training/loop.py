@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, final
 
 import torch
 
+from throughtime import folder as folders
 from throughtime import recipe as recipes
 from throughtime.errors import ThroughtimeError
 from throughtime.gradient.clipping import clip
@@ -138,7 +139,7 @@ class Trainer:
         self.validations = self.since_best = 0
         self.best = math.inf
         self.sample = ""
-        self.journal = Journal(self.folder / "journal.jsonl")
+        self.journal = Journal(self.folder / folders.JOURNAL)
         self.budget = Budget.of(recipe.training, self.partition.windows_per_epoch)
 
     def run(self) -> Result:
@@ -166,8 +167,8 @@ class Trainer:
 
     def _begin(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "recipe.toml").write_text(recipes.to_toml(self.recipe), "utf-8")
-        (self.folder / "tokenizer.json").write_text(self.dataset.tokenizer.to_json(), "utf-8")
+        (self.folder / folders.RECIPE).write_text(recipes.to_toml(self.recipe), "utf-8")
+        (self.folder / folders.TOKENIZER).write_text(self.dataset.tokenizer.to_json(), "utf-8")
         lines = introduction(self.recipe, self.dataset, self.partition, self.model)
         for line in lines:
             self.display.say(line)
