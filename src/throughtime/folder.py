@@ -23,7 +23,7 @@ from throughtime.recipe import Model, Recipe, build, read
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION, TOKENIZER = "model.safetensors", "model.json", "tokenizer.json"
-RECIPE = "recipe.toml"
+RECIPE, JOURNAL = "recipe.toml", "journal.jsonl"
 SCALE = ".scale"
 
 Floats = NDArray[np.float32]

@@ -121,6 +121,7 @@ def test_a_dry_run_says_what_would_happen_and_leaves_nothing(call, text, tmp_pat
         (["evaluate", "no-such-run"], 1, "there is no run folder no-such-run"),
         (["generate", "no-such-run"], 1, "there is no run folder no-such-run"),
         (["score", "no-such-run"], 1, "there is no run folder no-such-run"),
+        (["inspect", "no-such-run"], 1, "there is no run folder no-such-run"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_no_traceback(call, arguments, code, message, tmp_path, monkeypatch):
@@ -199,6 +200,28 @@ def test_score_adds_up_to_what_evaluate_says(call, run, text):
     assert lines[0].split() == ["-", "'O'"]
     assert float(lines[1].split()[0]) == pytest.approx(scored["bits"][1], abs=1e-3)
     assert f"{scored['total_bits']:.3f} bits" in err
+
+
+def test_inspect_writes_a_report_and_sums_it_up(call, run, text, tmp_path):
+    code, out, err = call("inspect", run, text, "--out", tmp_path / "page.html")
+    assert (code, err) == (0, "")
+    assert f"{len(text.read_text()):,} of {len(text.read_text()):,} tokens of char read" in out
+    assert f"report: {tmp_path / 'page.html'}" in out
+    assert (tmp_path / "page.html").read_text("utf-8").startswith("<!doctype html>\n<!-- throughtime report -->")
+    figures = json.loads(call("inspect", run, text, "--out", tmp_path / "page.html", "--json")[1])
+    scored = json.loads(call("score", run, text, "--json")[1])
+    assert figures["bits_per_token"] == pytest.approx(scored["total_bits"] / (len(scored["bits"]) - 1), rel=1e-4)
+    (tmp_path / "page.html").write_text("mine")
+    code, _, err = call("inspect", run, text, "--out", tmp_path / "page.html")
+    assert (code, "give --force" in err) == (1, True)
+    assert (tmp_path / "page.html").read_text() == "mine"
+
+
+def test_inspect_reads_what_was_held_out_and_writes_into_the_run(call, run):
+    code, out, _ = call("inspect", run)
+    assert code == 0
+    assert out.startswith("test: ")
+    assert (run / "report.html").exists()
 
 
 @pytest.fixture(scope="module")

@@ -48,8 +48,9 @@ def test_help_loads_nothing_heavy():
     assert not loaded & {"torch", "numpy", "pydantic", "tokenizers", "matplotlib", "rich", "tomlkit", "safetensors"}
 
 
-def test_a_command_that_needs_pytorch_says_how_to_get_it():
-    done = without_pytorch("from throughtime.cli.main import main; main(sys.argv[1:])", "cells")
+@pytest.mark.parametrize("arguments", [["cells"], ["inspect", "runs/mine"]])
+def test_a_command_that_needs_pytorch_says_how_to_get_it(arguments):
+    done = without_pytorch("from throughtime.cli.main import main; main(sys.argv[1:])", *arguments)
     assert done.returncode == 1
     assert done.stderr == "throughtime: this needs torch: pip install 'throughtime[train]'\n"
 

@@ -189,7 +189,8 @@ def test_everything_is_found_of_every_cell(name):
         state = shaped(system(model), torch.from_numpy(point_N)[None])
         _, after = copy.deepcopy(model).double().step(torch.tensor([3]), state)
         assert not fixed or torch.allclose(torch.cat(leaves(after), 1)[0], torch.from_numpy(point_N), atol=1e-6)
-    assert found.fixed.stable_F.any() == (found.alone.verdict == "point attractor")
+    # The converse does not hold: a search may find the point that a path creeps to.
+    assert found.fixed.stable_F.any() or found.alone.verdict != "point attractor"
     for layer, cell in zip(found.layers, model.stack.cells, strict=True):
         gated = isinstance(cell, GatedCell)
         assert bool(layer.gates) == gated

@@ -18,7 +18,19 @@ from throughtime.errors import SettingError, TerminationError, ThroughtimeError
 from throughtime.machine import rank
 from throughtime.version import VERSION
 
-COMMANDS = ("train", "evaluate", "generate", "score", "compress", "decompress", "quantize", "embed", "cells", "doctor")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "generate",
+    "score",
+    "inspect",
+    "compress",
+    "decompress",
+    "quantize",
+    "embed",
+    "cells",
+    "doctor",
+)
 
 TRACEBACK = click.Option(
     ["--traceback"], is_flag=True, expose_value=False, help="Show where in the code an error arose."

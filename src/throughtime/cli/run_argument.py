@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 import click
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from throughtime.recipe import Recipe
     from throughtime.runtime import Model
     from throughtime.text.ids import IdsFile
+    from throughtime.text.tokenizer import Tokenizer
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 run_argument: Decorator = click.argument("run", type=click.Path(path_type=Path))
@@ -33,6 +34,21 @@ class Opened(NamedTuple):
     folder: Path
     """Where the model lies."""
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.model.tokenizer
+
+
+class Belongings(Protocol):
+    """What a text is opened by: of a model that runs, or of one in PyTorch (`training.run.Loaded`)."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def recipe(self) -> Recipe | None: ...
+    @property
+    def folder(self) -> Path: ...
+
 
 def open_run(run: Path, weights: str | None = None) -> Opened:
     """The model that a command works with."""
@@ -42,19 +58,19 @@ def open_run(run: Path, weights: str | None = None) -> Opened:
     return Opened(runtime.load(run, weights), folder.recipe_beside(place), place.folder)
 
 
-def open_text(opened: Opened, text: str | None) -> tuple[str, IdsFile]:
+def open_text(opened: Belongings, text: str | None) -> tuple[str, IdsFile]:
     """The name and the ids of TEXT, or of what the run held out where none is named."""
     from throughtime.errors import ThroughtimeError
     from throughtime.recipe import Text
     from throughtime.text.dataset import held_out, tokenise
 
     if text is not None:
-        settings = opened.recipe.text if opened.recipe else Text.model_validate({"tokens": opened.model.tokenizer.kind})
-        ids = tokenise([text], opened.model.tokenizer, settings)
+        settings = opened.recipe.text if opened.recipe else Text.model_validate({"tokens": opened.tokenizer.kind})
+        ids = tokenise([text], opened.tokenizer, settings)
     elif opened.recipe is None:
         raise ThroughtimeError(f"{opened.folder} has no recipe.toml that says what was held out; name a text")
     else:
-        text, ids = held_out(opened.recipe.text, opened.model.tokenizer)
+        text, ids = held_out(opened.recipe.text, opened.tokenizer)
     if len(ids) < 2:
         raise ThroughtimeError(f"{text} has {len(ids)} token; with fewer than 2 there is nothing to predict")
     return text, ids

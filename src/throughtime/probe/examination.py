@@ -38,7 +38,7 @@ class Examination(NamedTuple):
     alone: Dynamics
     """From states that the text has left, with nothing more to read."""
     fixed: FixedPoints
-    """Likewise."""
+    """Likewise, and from where those end."""
     states_TN: Floats
     """Along the text, before the first step and after each."""
 
@@ -60,12 +60,14 @@ def examine(model: LanguageModel, ids_T: Tensor, token: int | None = None) -> Ex
     inner = system(model, None if token is None else model.embedded(torch.tensor(token)))
     path = run(inner, origin(inner), model.embedded(ids_T[:, None]))
     visited_BN = path.states_TBN[torch.linspace(0, len(ids_T), LANES + 1).long()[1:], 0]
+    alone = dynamics(inner, visited_BN)
+    ends_BN = torch.from_numpy(alone.states_TBN[-1])
     return Examination(
         flow=gradient_flow(model, ids_T, min(LAGS, len(ids_T) - 2)),
         layers=tuple(layer_jacobians(inner, path)),
         driven=lyapunov(inner, side_by_side(path, LANES)),
-        alone=dynamics(inner, visited_BN),
-        fixed=fixed_points(inner, _released(inner, visited_BN[::2])),
+        alone=alone,
+        fixed=fixed_points(inner, torch.cat([_released(inner, visited_BN[::2]), ends_BN[ends_BN.isfinite().all(1)]])),
         states_TN=path.states_TBN[:, 0].numpy(),
     )
 

@@ -16,7 +16,7 @@ import torch
 from throughtime import recipe as recipes
 from throughtime.durable import replace_file
 from throughtime.errors import TerminationError, ThroughtimeError
-from throughtime.folder import RECIPE, TOKENIZER
+from throughtime.folder import JOURNAL, RECIPE, TOKENIZER
 from throughtime.models.decoding import generate
 from throughtime.models.language import LanguageModel
 from throughtime.objective.evaluation import evaluate
@@ -92,7 +92,7 @@ class Trainer:
         self.watch, self.recent = Watch(), Recent()
         self.best: Arrays = {}
         self.best_facts: dict[str, Any] = {}
-        self.journal = Journal(self.folder / "journal.jsonl", writes=ranks.leads)
+        self.journal = Journal(self.folder / JOURNAL, writes=ranks.leads)
         self.budget = Budget.of(recipe.training, partial(self.learner.truncation.updates, self.learner.partition))
         self.checkpoints = store(folder, recipe)
         self.seconds = self.written_at = 0.0
