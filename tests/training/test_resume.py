@@ -9,7 +9,7 @@ import signal
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import throughtime
@@ -114,9 +114,8 @@ def assert_same(found, wanted):
             assert torch.equal(found[3][part][name], array), f"{part}: {name}"
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_a_run_that_was_cut_comes_out_as_the_one_that_was_not(text, uncut, tmp_path_factory, data):
+def goes_on(text, uncut, tmp_path_factory, data):
+    """A run of any kind, cut once or twice at any step, comes out as the one that was not."""
     kind = data.draw(st.sampled_from(sorted(KINDS)))
     wanted = uncut(kind)
     most = json.loads((wanted / "journal.jsonl").read_text().splitlines()[-1])["step"]
@@ -129,6 +128,19 @@ def test_a_run_that_was_cut_comes_out_as_the_one_that_was_not(text, uncut, tmp_p
             throughtime.resume(folder, display=Cut(step))
     throughtime.resume(folder)
     assert_same(outcome(folder), outcome(wanted))
+
+
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_a_run_that_was_cut_comes_out_as_the_one_that_was_not(text, uncut, tmp_path_factory, data):
+    goes_on(text, uncut, tmp_path_factory, data)
+
+
+@pytest.mark.slow
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_fifty_runs_that_were_cut_come_out_as_those_that_were_not(text, uncut, tmp_path_factory, data):
+    goes_on(text, uncut, tmp_path_factory, data)
 
 
 def test_ctrl_c_and_its_validation_leave_no_trace_in_the_run_that_goes_on(text, uncut, tmp_path):
