@@ -151,6 +151,9 @@ def test_ctrl_c_and_its_validation_leave_no_trace_in_the_run_that_goes_on(text, 
 
     result = throughtime.train(tree(text), tmp_path / "run", Impatient(11))
     assert (result.ending, result.steps) == ("interrupted", 12)
+    with pytest.raises(PowerCutError):
+        throughtime.resume(tmp_path / "run", display=Cut(STEPS))
+    assert not (tmp_path / "run" / "card.md").exists(), "it would tell of an end that the run has left behind"
     assert throughtime.resume(tmp_path / "run").ending == "budget"
     assert_same(outcome(tmp_path / "run"), outcome(uncut("carried")))
 

@@ -181,8 +181,10 @@ class Trainer:
                 + (f"steps {2 * steps}" if over == "budget" else f"set training.patience={2 * self.watch.since_best}")
             )
         self.journal.rewrite(start.facts["journal"])
-        if self.best and self.ranks.leads:
-            save_model(self.folder / "best", self.model, self.best_facts, self.best)
+        if self.ranks.leads:
+            (self.folder / CARD).unlink(missing_ok=True)  # of a run that was interrupted, and is not at its end now
+            if self.best:
+                save_model(self.folder / "best", self.model, self.best_facts, self.best)
 
     def _restore(self, start: Checkpoint) -> None:
         facts = start.facts
