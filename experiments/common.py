@@ -10,7 +10,7 @@ import argparse
 import math
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def arguments(description: str | None, **defaults: Any) -> argparse.Namespace:
     return parsed
 
 
-def outcome(name: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
+def outcome(name: str, recipe: Mapping[str, Any], train: Callable[..., object] = throughtime.train) -> dict[str, Any]:
     """Train a recipe, unless it was before; how the run ended, by the names of its journal."""
     folder = ROOT / "runs" / "experiments" / name
     journal = Journal(folder / "journal.jsonl")
@@ -45,7 +45,7 @@ def outcome(name: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
         if folder.exists():
             sys.exit(f"{folder} was broken off; remove it and start again")
         print(f"== {name}", flush=True)
-        throughtime.train(recipe, folder, Lines())
+        train(recipe, folder, Lines())
     begin, end = next(journal.read("begin")), next(journal.read("end"))
     read = list(journal.read("train"))[-1]["tokens"]
     return {**end, "parameters": begin["parameters"], "tokens_read": read, "journal": journal}
