@@ -7,6 +7,7 @@ lines. The runs lie in runs/experiments/; a run that is there is not made again,
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import statistics
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import throughtime
+from throughtime.durable import replace_file
 from throughtime.machine import processor, usable_threads
 from throughtime.training.display import Lines
 from throughtime.training.journal import Journal
@@ -49,6 +51,16 @@ def outcome(name: str, recipe: Mapping[str, Any], train: Callable[..., object] =
     begin, end = next(journal.read("begin")), next(journal.read("end"))
     read = list(journal.read("train"))[-1]["tokens"]
     return {**end, "parameters": begin["parameters"], "tokens_read": read, "journal": journal}
+
+
+def kept(name: str, make: Callable[[], Any]) -> Any:
+    """What `make` gives, as JSON has it, unless it was made before."""
+    path = ROOT / "runs" / "experiments" / f"{name}.json"
+    if not path.exists():
+        print(f"== {name}", flush=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, json.dumps(make()).encode())
+    return json.loads(path.read_text("utf-8"))
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:

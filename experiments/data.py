@@ -1,0 +1,171 @@
+"""Less training data than other models? Learning curves over five sizes of text, against three rivals tuned alike."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, final
+
+import networks
+from common import ROOT, arguments, figure, kept, outcome, publish, spread, table
+from kneser_ney import bits_by_order
+from throughtime.durable import replace_file
+from throughtime.recipe import Training
+
+STEPS = {10_000: 400, 30_000: 800, 100_000: 1300, 300_000: 1800, 1_000_000: 2700}
+"""By bytes of training text: what is read is 20 times the smallest, 1.4 times the largest."""
+RATES = (2e-3, 4e-3, 8e-3)
+RATE_AT = 100_000
+"""The size at which the learning rate is chosen, without dropout."""
+DROPOUTS = (0.0, 0.2)
+LONGEST = 12
+VALID, TEST = 20_000, 50_000
+"""Bytes at the end of the text."""
+NETWORKS = ("GRU", "feed-forward", "transformer")
+NGRAM = "Kneser-Ney"
+
+
+class Trial(NamedTuple):
+    """One training."""
+
+    size: int
+    seed: int
+    """Of everything random, and where the training text begins."""
+    rate: float
+    dropout: float
+
+    def __str__(self) -> str:
+        return f"{self.size}-{self.seed}-{self.rate:g}-{self.dropout:g}"
+
+
+@final
+class Comparison:
+    """The text, and what each model comes to on it."""
+
+    def __init__(self, options: Any):
+        self.options = options
+        text: bytes = (options.data / "text" / "shakespeare.txt").read_bytes()
+        self.pool, self.valid, self.test = text[: -VALID - TEST], text[-VALID - TEST : -TEST], text[-TEST:]
+
+    def training_text(self, size: int, seed: int) -> bytes:
+        """The bytes that follow each other from another place for each seed; after the last comes the first."""
+        start: int = seed * len(self.pool) // self.options.seeds
+        return (self.pool + self.pool)[start : start + size]
+
+    def trained(self, model: str, trial: Trial) -> dict[str, Any]:
+        """`valid` and `test`, bits per byte; `parameters`."""
+        if model == "GRU":
+            return self._recurrent(trial)
+        makes: dict[str, Callable[[], networks.Feedforward | networks.Transformer]] = {
+            "feed-forward": partial(networks.Feedforward, 16, 192, trial.dropout),
+            "transformer": partial(networks.Transformer, 64, 4, 2, 3, trial.dropout),
+        }
+        texts = {"train": self.training_text(trial.size, trial.seed), "valid": self.valid, "test": self.test}
+        train = partial(networks.train, makes[model], texts, Training(**self._training(trial)))
+        found: dict[str, Any] = kept(f"data-{self.options.effort:g}/{model}-{trial}", train)
+        return found
+
+    def _recurrent(self, trial: Trial) -> dict[str, Any]:
+        named = f"data-{self.options.effort:g}/GRU-{trial}"
+        recipe = {
+            "text": {
+                "sources": [self._file(f"{trial.size}-{trial.seed}", self.training_text(trial.size, trial.seed))],
+                "valid": [self._file("valid", self.valid)],
+                "test": [self._file("test", self.test)],
+                "tokens": "byte",
+            },
+            "streams": {"lanes": networks.LANES, "window": networks.CHUNK},
+            "model": {"cell": "gru", "hidden_size": 128, "embedding_size": 32, "dropout": trial.dropout},
+            "gradient": {"clip_norm": networks.CLIP_NORM},
+            "training": {**self._training(trial), "sample_tokens": 0},
+        }
+        end = outcome(named, recipe)
+        valid = min(entry["valid"]["bits_per_byte"] for entry in end["journal"].read("valid"))
+        return {"valid": valid, "test": end["bits_per_byte"], "parameters": end["parameters"]}
+
+    def _training(self, trial: Trial) -> dict[str, Any]:
+        steps = max(8, round(STEPS[trial.size] * self.options.effort))
+        return {"steps": steps, "seed": trial.seed, "learning_rate": trial.rate, "validations": 8, "patience": 3,
+                "threads": 1}  # fmt: skip
+
+    def _file(self, name: str, text: bytes) -> str:
+        path = ROOT / "runs" / "experiments" / "texts" / f"shakespeare-{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, text)
+        return str(path)
+
+    def best_rate(self, model: str) -> float:
+        """The learning rate that is best on the validation text."""
+        return min(RATES, key=lambda rate: self.trained(model, Trial(RATE_AT, 0, rate, 0.0))["valid"])
+
+    def best_dropout(self, model: str, size: int, rate: float) -> float:
+        return min(DROPOUTS, key=lambda dropout: self.trained(model, Trial(size, 0, rate, dropout))["valid"])
+
+    def best_order(self, size: int) -> int:
+        """Of n-grams, by the validation text."""
+        bits = bits_by_order(self.training_text(size, 0), self.valid, LONGEST)
+        return 1 + bits.index(min(bits))
+
+
+def main() -> None:
+    options = arguments(__doc__, effort=1.0, seeds=3)
+    comparison, seeds = Comparison(options), range(options.seeds)
+    orders = {size: comparison.best_order(size) for size in STEPS}
+    rates = {model: comparison.best_rate(model) for model in NETWORKS}
+    dropouts = {
+        (model, size): comparison.best_dropout(model, size, rates[model]) for size in STEPS for model in NETWORKS
+    }
+    found: dict[tuple[str, int], list[float]] = {}
+    parameters = {}
+    for size in STEPS:
+        texts = [comparison.training_text(size, seed) for seed in seeds]
+        found[NGRAM, size] = [bits_by_order(text, comparison.test, orders[size])[-1] for text in texts]
+        for model in NETWORKS:
+            trials = [Trial(size, seed, rates[model], dropouts[model, size]) for seed in seeds]
+            ends = [comparison.trained(model, trial) for trial in trials]
+            found[model, size], parameters[model] = [end["test"] for end in ends], ends[0]["parameters"]
+    _draw(found)
+    models = (*NETWORKS, NGRAM)
+    rows = [[f"{size:,}", *(spread(found[model, size]) for model in models)] for size in STEPS]
+    gains = ["gained from the first to the last", *(f"{_gain(found, model):.3f}" for model in models)]
+    tuned = [
+        [f"{size:,}", *(f"dropout {dropouts[model, size]:g}" for model in NETWORKS), f"order {orders[size]}"]
+        for size in STEPS
+    ]
+    lines = [
+        *table(["bytes to train on", *models], [*rows, gains]),
+        "",
+        f"Bits per byte of the test text ({TEST:,} bytes), mean ± standard deviation over {options.seeds} seeds, each "
+        "with its own place in the text. Parameters: "
+        + ", ".join(f"{model} {count:,}" for model, count in parameters.items())
+        + "; learning rates chosen: "
+        + ", ".join(f"{model} {rate:g}" for model, rate in rates.items())
+        + ".",
+        "",
+        *table(["bytes to train on", *models], tuned),
+        "",
+        "What the validation text chose.",
+        "",
+        "![bits per byte by bytes of training text](data.svg)",
+    ]
+    publish("data", lines)
+
+
+def _gain(found: dict[tuple[str, int], list[float]], model: str) -> float:
+    return statistics.mean(found[model, min(STEPS)]) - statistics.mean(found[model, max(STEPS)])
+
+
+def _draw(found: dict[tuple[str, int], list[float]]) -> None:
+    styles = {"GRU": ("#0072b2", "o"), "feed-forward": ("#e69f00", "s"), "transformer": ("#d55e00", "^"),
+              NGRAM: ("#009e73", "D")}  # fmt: skip
+    with figure("data", "bytes of training text", "bits per byte, test text") as axes:
+        for model, (colour, marker) in styles.items():
+            means = [statistics.mean(found[model, size]) for size in STEPS]
+            deviations = [statistics.stdev(found[model, size]) for size in STEPS]
+            axes.errorbar(list(STEPS), means, deviations, fmt=f"{marker}-", color=colour, lw=1, ms=4, label=model)
+        axes.set_xscale("log")
+
+
+if __name__ == "__main__":
+    main()
