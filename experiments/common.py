@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import throughtime
-from throughtime.durable import replace_file
+from throughtime.durable import make_folder, replace_file
 from throughtime.machine import processor, usable_threads
 from throughtime.training.display import Lines
 from throughtime.training.journal import Journal
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "experiments"
+RUNS = ROOT / "runs" / "experiments"
 BEGIN, END = "<!-- written by the script: begin -->", "<!-- written by the script: end -->"
 
 
@@ -39,9 +40,23 @@ def arguments(description: str | None, **defaults: Any) -> argparse.Namespace:
     return parsed
 
 
+def shakespeare(options: argparse.Namespace) -> tuple[bytes, bytes, bytes]:
+    """Tiny Shakespeare: what there is to train on, and small texts from its end to validate and to test on."""
+    text: bytes = (options.data / "text" / "shakespeare.txt").read_bytes()
+    return text[:-70_000], text[-70_000:-50_000], text[-50_000:]
+
+
+def excerpt(name: str, text: bytes) -> str:
+    """A file of that text, for a recipe."""
+    path = RUNS / "texts" / f"{name}.txt"
+    make_folder(path.parent)
+    replace_file(path, text)
+    return str(path)
+
+
 def outcome(name: str, recipe: Mapping[str, Any], train: Callable[..., object] = throughtime.train) -> dict[str, Any]:
     """Train a recipe, unless it was before; how the run ended, by the names of its journal."""
-    folder = ROOT / "runs" / "experiments" / name
+    folder = RUNS / name
     journal = Journal(folder / "journal.jsonl")
     if not (folder / "card.md").exists():
         if folder.exists():
@@ -53,14 +68,16 @@ def outcome(name: str, recipe: Mapping[str, Any], train: Callable[..., object] =
     return {**end, "parameters": begin["parameters"], "tokens_read": read, "journal": journal}
 
 
-def kept(name: str, make: Callable[[], Any]) -> Any:
-    """What `make` gives, as JSON has it, unless it was made before."""
-    path = ROOT / "runs" / "experiments" / f"{name}.json"
+def once(name: str, make: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+    """The figures that `make` finds for what it is given, unless they were found before."""
+    path = RUNS / f"{name}.json"
     if not path.exists():
         print(f"== {name}", flush=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, json.dumps(make()).encode())
-    return json.loads(path.read_text("utf-8"))
+        found = json.dumps(make(*given))
+        make_folder(path.parent)
+        replace_file(path, found.encode())
+    figures: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return figures
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:

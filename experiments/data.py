@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, final
 
-import networks
-from common import ROOT, arguments, figure, kept, outcome, publish, spread, table
+import rivals
+from common import arguments, excerpt, figure, once, outcome, publish, shakespeare, spread, table
 from kneser_ney import bits_by_order
-from throughtime.durable import replace_file
 from throughtime.recipe import Training
 
 STEPS = {10_000: 400, 30_000: 800, 100_000: 1300, 300_000: 1800, 1_000_000: 2700}
@@ -20,8 +19,6 @@ RATE_AT = 100_000
 """The size at which the learning rate is chosen, without dropout."""
 DROPOUTS = (0.0, 0.2)
 LONGEST = 12
-VALID, TEST = 20_000, 50_000
-"""Bytes at the end of the text."""
 NETWORKS = ("GRU", "feed-forward", "transformer")
 NGRAM = "Kneser-Ney"
 
@@ -45,8 +42,7 @@ class Comparison:
 
     def __init__(self, options: Any):
         self.options = options
-        text: bytes = (options.data / "text" / "shakespeare.txt").read_bytes()
-        self.pool, self.valid, self.test = text[: -VALID - TEST], text[-VALID - TEST : -TEST], text[-TEST:]
+        self.pool, self.valid, self.test = shakespeare(options)
 
     def training_text(self, size: int, seed: int) -> bytes:
         """The bytes that follow each other from another place for each seed; after the last comes the first."""
@@ -57,27 +53,26 @@ class Comparison:
         """`valid` and `test`, bits per byte; `parameters`."""
         if model == "GRU":
             return self._recurrent(trial)
-        makes: dict[str, Callable[[], networks.Feedforward | networks.Transformer]] = {
-            "feed-forward": partial(networks.Feedforward, 16, 192, trial.dropout),
-            "transformer": partial(networks.Transformer, 64, 4, 2, 3, trial.dropout),
+        makes: dict[str, Callable[[], rivals.Feedforward | rivals.Transformer]] = {
+            "feed-forward": partial(rivals.Feedforward, 16, 192, trial.dropout),
+            "transformer": partial(rivals.Transformer, 64, 4, 2, 3, trial.dropout),
         }
         texts = {"train": self.training_text(trial.size, trial.seed), "valid": self.valid, "test": self.test}
-        train = partial(networks.train, makes[model], texts, Training(**self._training(trial)))
-        found: dict[str, Any] = kept(f"data-{self.options.effort:g}/{model}-{trial}", train)
-        return found
+        name = f"data-{self.options.effort:g}/{model}-{trial}"
+        return once(name, rivals.train, makes[model], texts, Training(**self._training(trial)))
 
     def _recurrent(self, trial: Trial) -> dict[str, Any]:
         named = f"data-{self.options.effort:g}/GRU-{trial}"
         recipe = {
             "text": {
-                "sources": [self._file(f"{trial.size}-{trial.seed}", self.training_text(trial.size, trial.seed))],
-                "valid": [self._file("valid", self.valid)],
-                "test": [self._file("test", self.test)],
+                "sources": [excerpt(f"{trial.size}-{trial.seed}", self.training_text(trial.size, trial.seed))],
+                "valid": [excerpt("valid", self.valid)],
+                "test": [excerpt("test", self.test)],
                 "tokens": "byte",
             },
-            "streams": {"lanes": networks.LANES, "window": networks.CHUNK},
+            "streams": {"lanes": rivals.LANES, "window": rivals.CHUNK},
             "model": {"cell": "gru", "hidden_size": 128, "embedding_size": 32, "dropout": trial.dropout},
-            "gradient": {"clip_norm": networks.CLIP_NORM},
+            "gradient": {"clip_norm": rivals.CLIP_NORM},
             "training": {**self._training(trial), "sample_tokens": 0},
         }
         end = outcome(named, recipe)
@@ -88,12 +83,6 @@ class Comparison:
         steps = max(8, round(STEPS[trial.size] * self.options.effort))
         return {"steps": steps, "seed": trial.seed, "learning_rate": trial.rate, "validations": 8, "patience": 3,
                 "threads": 1}  # fmt: skip
-
-    def _file(self, name: str, text: bytes) -> str:
-        path = ROOT / "runs" / "experiments" / "texts" / f"shakespeare-{name}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, text)
-        return str(path)
 
     def best_rate(self, model: str) -> float:
         """The learning rate that is best on the validation text."""
@@ -136,12 +125,9 @@ def main() -> None:
     lines = [
         *table(["bytes to train on", *models], [*rows, gains]),
         "",
-        f"Bits per byte of the test text ({TEST:,} bytes), mean ± standard deviation over {options.seeds} seeds, each "
-        "with its own place in the text. Parameters: "
-        + ", ".join(f"{model} {count:,}" for model, count in parameters.items())
-        + "; learning rates chosen: "
-        + ", ".join(f"{model} {rate:g}" for model, rate in rates.items())
-        + ".",
+        f"Bits per byte of the test text ({len(comparison.test):,} bytes), mean ± standard deviation over "
+        f"{options.seeds} seeds, each with its own place in the text. Parameters: {_listed(parameters)}; learning "
+        f"rates chosen: {_listed(rates)}.",
         "",
         *table(["bytes to train on", *models], tuned),
         "",
@@ -150,6 +136,10 @@ def main() -> None:
         "![bits per byte by bytes of training text](data.svg)",
     ]
     publish("data", lines)
+
+
+def _listed(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{model} {value:,}" for model, value in values.items())
 
 
 def _gain(found: dict[tuple[str, int], list[float]], model: str) -> float:
