@@ -25,6 +25,8 @@ from throughtime.training.journal import Journal
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "experiments"
 RUNS = ROOT / "runs" / "experiments"
+VALID, TEST = 20_000, 50_000
+"""Bytes at the end of Tiny Shakespeare."""
 BEGIN, END = "<!-- written by the script: begin -->", "<!-- written by the script: end -->"
 
 
@@ -43,7 +45,8 @@ def arguments(description: str | None, **defaults: Any) -> argparse.Namespace:
 def shakespeare(options: argparse.Namespace) -> tuple[bytes, bytes, bytes]:
     """Tiny Shakespeare: what there is to train on, and small texts from its end to validate and to test on."""
     text: bytes = (options.data / "text" / "shakespeare.txt").read_bytes()
-    return text[:-70_000], text[-70_000:-50_000], text[-50_000:]
+    held_out = VALID + TEST
+    return text[:-held_out], text[-held_out:-TEST], text[-TEST:]
 
 
 def excerpt(name: str, text: bytes) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, final
 
 import rivals
 from common import arguments, excerpt, figure, once, outcome, publish, shakespeare, spread, table
+from costs import seconds
 from kneser_ney import bits_by_order
 from throughtime.recipe import Training
 
@@ -19,7 +20,12 @@ RATE_AT = 100_000
 """The size at which the learning rate is chosen, without dropout."""
 DROPOUTS = (0.0, 0.2)
 LONGEST = 12
-NETWORKS = ("GRU", "feed-forward", "transformer")
+GRU: dict[str, Any] = {"cell": "gru", "hidden_size": 128, "embedding_size": 32}
+RIVALS: dict[str, Callable[[float], rivals.Network]] = {
+    "feed-forward": partial(rivals.Feedforward, 16, 192),
+    "transformer": partial(rivals.Transformer, 64, 4, 2, 3),
+}
+NETWORKS = ("GRU", *RIVALS)
 NGRAM = "Kneser-Ney"
 
 
@@ -53,13 +59,9 @@ class Comparison:
         """`valid` and `test`, bits per byte; `parameters`."""
         if model == "GRU":
             return self._recurrent(trial)
-        makes: dict[str, Callable[[], rivals.Feedforward | rivals.Transformer]] = {
-            "feed-forward": partial(rivals.Feedforward, 16, 192, trial.dropout),
-            "transformer": partial(rivals.Transformer, 64, 4, 2, 3, trial.dropout),
-        }
         texts = {"train": self.training_text(trial.size, trial.seed), "valid": self.valid, "test": self.test}
         name = f"data-{self.options.effort:g}/{model}-{trial}"
-        return once(name, rivals.train, makes[model], texts, Training(**self._training(trial)))
+        return once(name, rivals.train, partial(RIVALS[model], trial.dropout), texts, Training(**self._training(trial)))
 
     def _recurrent(self, trial: Trial) -> dict[str, Any]:
         named = f"data-{self.options.effort:g}/GRU-{trial}"
@@ -71,7 +73,7 @@ class Comparison:
                 "tokens": "byte",
             },
             "streams": {"lanes": rivals.LANES, "window": rivals.CHUNK},
-            "model": {"cell": "gru", "hidden_size": 128, "embedding_size": 32, "dropout": trial.dropout},
+            "model": {**GRU, "dropout": trial.dropout},
             "gradient": {"clip_norm": rivals.CLIP_NORM},
             "training": {**self._training(trial), "sample_tokens": 0},
         }
@@ -114,6 +116,9 @@ def main() -> None:
             trials = [Trial(size, seed, rates[model], dropouts[model, size]) for seed in seeds]
             ends = [comparison.trained(model, trial) for trial in trials]
             found[model, size], parameters[model] = [end["test"] for end in ends], ends[0]["parameters"]
+    text = excerpt("timed", comparison.pool)
+    timed = once(f"data-{options.effort:g}/seconds", seconds, text, GRU, RIVALS)
+    costs = {model: _beside(timed[model], timed["gru"]) for model in RIVALS}
     _draw(found)
     models = (*NETWORKS, NGRAM)
     rows = [[f"{size:,}", *(spread(found[model, size]) for model in models)] for size in STEPS]
@@ -131,15 +136,24 @@ def main() -> None:
         "",
         *table(["bytes to train on", *models], tuned),
         "",
-        "What the validation text chose.",
+        "What the validation text chose. The time of an update beside the GRU's, taken in turn on one thread: "
+        f"{_listed(costs)}.",
         "",
         "![bits per byte by bytes of training text](data.svg)",
     ]
     publish("data", lines)
 
 
-def _listed(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{model} {value:,}" for model, value in values.items())
+def _listed(values: Mapping[str, float | str]) -> str:
+    return ", ".join(
+        f"{model} {value if isinstance(value, str) else format(value, ',')}" for model, value in values.items()
+    )
+
+
+def _beside(one: Sequence[float], other: Sequence[float]) -> str:
+    """Median and middle half of the ratios of turns."""
+    low, middle, high = statistics.quantiles([a / b for a, b in zip(one, other, strict=True)], n=4)
+    return f"{middle:.2f}x ({low:.2f} to {high:.2f})"
 
 
 def _gain(found: dict[tuple[str, int], list[float]], model: str) -> float:

@@ -91,7 +91,10 @@ class Transformer(nn.Module):
         return linear(self.last(self.blocks(self.dropout(read_BTD))), self.embedding, self.bias)
 
 
-def train(make: Callable[[], Feedforward | Transformer], texts: dict[str, bytes], training: Training) -> dict[str, Any]:
+Network = Feedforward | Transformer
+
+
+def train(make: Callable[[], Network], texts: dict[str, bytes], training: Training) -> dict[str, Any]:
     """Train on `texts["train"]`, keep the best of the validations on `valid`, and measure it on `test`.
 
     Optimiser, schedule, bytes a step, clipping, validations and patience are those of `throughtime.train`; a minibatch
@@ -100,7 +103,7 @@ def train(make: Callable[[], Feedforward | Transformer], texts: dict[str, bytes]
     torch.set_num_threads(training.threads)
     torch.manual_seed(training.seed)
     model = make()
-    ids = {name: torch.from_numpy(np.frombuffer(text, np.uint8).astype(np.int64)) for name, text in texts.items()}
+    ids = {name: ids_of(text) for name, text in texts.items()}
     parameters = list(model.parameters())
     method = optimiser(parameters, training)
     assert training.steps is not None
@@ -108,10 +111,7 @@ def train(make: Callable[[], Feedforward | Transformer], texts: dict[str, bytes]
     for step in range(training.steps):
         for group in method.param_groups:
             group["lr"] = learning_rate(training, step / training.steps)
-        _loss(model, ids["train"]).backward()
-        nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
-        method.step()
-        method.zero_grad()
+        update(model, ids["train"], method)
         read += LANES * CHUNK
         validations = training.validations
         if (step + 1) * validations // training.steps == step * validations // training.steps:
@@ -131,7 +131,19 @@ def train(make: Callable[[], Feedforward | Transformer], texts: dict[str, bytes]
     }
 
 
-def _loss(model: Feedforward | Transformer, ids_T: Tensor) -> Tensor:
+def ids_of(text: bytes) -> Tensor:
+    return torch.from_numpy(np.frombuffer(text, np.uint8).astype(np.int64))
+
+
+def update(model: Network, ids_T: Tensor, method: torch.optim.Optimizer) -> None:
+    """One step of the optimiser, on chunks from anywhere in a text."""
+    _loss(model, ids_T).backward()
+    nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+    method.step()
+    method.zero_grad()
+
+
+def _loss(model: Network, ids_T: Tensor) -> Tensor:
     """Mean nats of a minibatch; each of its predictions has as many bytes before it as the model asks for."""
     lead = model.context - 1
     starts_B = torch.randint(len(ids_T) - lead - CHUNK, (LANES,))
@@ -140,7 +152,7 @@ def _loss(model: Feedforward | Transformer, ids_T: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def bits_per_byte(model: Feedforward | Transformer, ids_T: Tensor) -> float:
+def bits_per_byte(model: Network, ids_T: Tensor) -> float:
     """Of all but the first byte; each but the first ones is predicted from at least half a chunk before it."""
     model.eval()
     half = CHUNK // 2
