@@ -56,12 +56,14 @@ class Comparison:
         return (self.pool + self.pool)[start : start + size]
 
     def trained(self, model: str, trial: Trial) -> dict[str, Any]:
-        """`valid` and `test`, bits per byte; `parameters`."""
+        """`valid` and `test`, bits per byte; `parameters`; `early`, whether patience ended it."""
         if model == "GRU":
             return self._recurrent(trial)
         texts = {"train": self.training_text(trial.size, trial.seed), "valid": self.valid, "test": self.test}
         name = f"data-{self.options.effort:g}/{model}-{trial}"
-        return once(name, rivals.train, partial(RIVALS[model], trial.dropout), texts, Training(**self._training(trial)))
+        training = Training(**self._training(trial))
+        found = once(name, rivals.train, partial(RIVALS[model], trial.dropout), texts, training)
+        return {**found, "early": found["read"] < (training.steps or 0) * rivals.LANES * rivals.CHUNK}
 
     def _recurrent(self, trial: Trial) -> dict[str, Any]:
         named = f"data-{self.options.effort:g}/GRU-{trial}"
@@ -79,7 +81,8 @@ class Comparison:
         }
         end = outcome(named, recipe)
         valid = min(entry["valid"]["bits_per_byte"] for entry in end["journal"].read("valid"))
-        return {"valid": valid, "test": end["bits_per_byte"], "parameters": end["parameters"]}
+        return {"valid": valid, "test": end["bits_per_byte"], "parameters": end["parameters"],
+                "early": end["ending"] == "patience"}  # fmt: skip
 
     def _training(self, trial: Trial) -> dict[str, Any]:
         steps = max(8, round(STEPS[trial.size] * self.options.effort))
@@ -108,7 +111,7 @@ def main() -> None:
         (model, size): comparison.best_dropout(model, size, rates[model]) for size in STEPS for model in NETWORKS
     }
     found: dict[tuple[str, int], list[float]] = {}
-    parameters = {}
+    parameters, early = {}, {}
     for size in STEPS:
         texts = [comparison.training_text(size, seed) for seed in seeds]
         found[NGRAM, size] = [bits_by_order(text, comparison.test, orders[size])[-1] for text in texts]
@@ -116,6 +119,7 @@ def main() -> None:
             trials = [Trial(size, seed, rates[model], dropouts[model, size]) for seed in seeds]
             ends = [comparison.trained(model, trial) for trial in trials]
             found[model, size], parameters[model] = [end["test"] for end in ends], ends[0]["parameters"]
+            early[model, size] = sum(end["early"] for end in ends)
     text = excerpt("timed", comparison.pool)
     timed = once(f"data-{options.effort:g}/seconds", seconds, text, GRU, RIVALS)
     costs = {model: _beside(timed[model], timed["gru"]) for model in RIVALS}
@@ -124,7 +128,11 @@ def main() -> None:
     rows = [[f"{size:,}", *(spread(found[model, size]) for model in models)] for size in STEPS]
     gains = ["gained from the first to the last", *(f"{_gain(found, model):.3f}" for model in models)]
     tuned = [
-        [f"{size:,}", *(f"dropout {dropouts[model, size]:g}" for model in NETWORKS), f"order {orders[size]}"]
+        [
+            f"{size:,}",
+            *(f"dropout {dropouts[model, size]:g}, {early[model, size]} early" for model in NETWORKS),
+            f"order {orders[size]}",
+        ]
         for size in STEPS
     ]
     lines = [
@@ -136,8 +144,8 @@ def main() -> None:
         "",
         *table(["bytes to train on", *models], tuned),
         "",
-        "What the validation text chose. The time of an update beside the GRU's, taken in turn on one thread: "
-        f"{_listed(costs)}.",
+        f"What the validation text chose, and how many of {options.seeds} trainings it ended before their time. "
+        f"The time of an update beside the GRU's, taken in turn on one thread: {_listed(costs)}.",
         "",
         "![bits per byte by bytes of training text](data.svg)",
     ]

@@ -46,6 +46,8 @@ def test_data(experiment, tmp_path, monkeypatch):
     data = experiment("data")
     for name, value in (("STEPS", {700: 1}), ("RATE_AT", 700), ("RATES", (1e-3,)), ("DROPOUTS", (0.2,))):
         monkeypatch.setattr(data, name, value)
+    for name, value in (("UPDATES", 1), ("ROUNDS", 2)):
+        monkeypatch.setattr(f"costs.{name}", value)
     data.main()
     assert "\n| 700 | " in block(tmp_path / "data.md")
     assert (tmp_path / "data.svg").exists()
@@ -63,10 +65,11 @@ def test_truncation(experiment, tmp_path, monkeypatch):
     ways = {way: truncation.WAYS[way] for way in ("fixed", "variable, geometric", "none")}
     for name, value in (("WAYS", ways), ("WINDOWS", (8, 16)), ("MEASURED", 32 * 32 + 16)):
         monkeypatch.setattr(truncation, name, value)
+    monkeypatch.setattr("estimates.WINDOWS", (8, 16))
     truncation.main()
     found = block(tmp_path / "truncation.md")
     assert all(found.count(f"\n| {way} | ") == 2 for way in ways)
-    assert "\n| none | 1.00 ± 0.00 | 0.00 ± 0.00 | 0.00 ± 0.00 | 0.00 ± 0.00 |" in found
+    assert "\n| none | 1.000 ± 0.000 | 0.000 ± 0.000 | 0.000 ± 0.000 | 0.000 ± 0.000 |" in found
 
 
 def test_spreads_tell_order_from_initialisation(experiment):
