@@ -18,6 +18,8 @@ STEPS = {10_000: 400, 30_000: 800, 100_000: 1300, 300_000: 1800, 1_000_000: 2700
 RATES = (2e-3, 4e-3, 8e-3)
 RATE_AT = 100_000
 """The size at which the learning rate is chosen, without dropout."""
+LONGER = 3
+"""Times the steps, at that size, for a look at whether time was short."""
 DROPOUTS = (0.0, 0.2)
 LONGEST = 12
 GRU: dict[str, Any] = {"cell": "gru", "hidden_size": 128, "embedding_size": 32}
@@ -29,17 +31,29 @@ NETWORKS = ("GRU", *RIVALS)
 NGRAM = "Kneser-Ney"
 
 
+class Case(NamedTuple):
+    """A point of a curve."""
+
+    size: int
+    times: int = 1
+    """As many steps as STEPS says, so many times over."""
+
+    def __str__(self) -> str:
+        return f"{self.size:,}" + (f", {self.times} times the steps" if self.times > 1 else "")
+
+
 class Trial(NamedTuple):
     """One training."""
 
-    size: int
+    case: Case
     seed: int
     """Of everything random, and where the training text begins."""
     rate: float
     dropout: float
 
     def __str__(self) -> str:
-        return f"{self.size}-{self.seed}-{self.rate:g}-{self.dropout:g}"
+        times = f"-{self.case.times}" if self.case.times > 1 else ""
+        return f"{self.case.size}-{self.seed}-{self.rate:g}-{self.dropout:g}{times}"
 
 
 @final
@@ -59,7 +73,7 @@ class Comparison:
         """`valid` and `test`, bits per byte; `parameters`; `early`, whether patience ended it."""
         if model == "GRU":
             return self._recurrent(trial)
-        texts = {"train": self.training_text(trial.size, trial.seed), "valid": self.valid, "test": self.test}
+        texts = {"train": self.training_text(trial.case.size, trial.seed), "valid": self.valid, "test": self.test}
         name = f"data-{self.options.effort:g}/{model}-{trial}"
         training = Training(**self._training(trial))
         found = once(name, rivals.train, partial(RIVALS[model], trial.dropout), texts, training)
@@ -69,7 +83,9 @@ class Comparison:
         named = f"data-{self.options.effort:g}/GRU-{trial}"
         recipe = {
             "text": {
-                "sources": [excerpt(f"{trial.size}-{trial.seed}", self.training_text(trial.size, trial.seed))],
+                "sources": [
+                    excerpt(f"{trial.case.size}-{trial.seed}", self.training_text(trial.case.size, trial.seed))
+                ],
                 "valid": [excerpt("valid", self.valid)],
                 "test": [excerpt("test", self.test)],
                 "tokens": "byte",
@@ -85,16 +101,16 @@ class Comparison:
                 "early": end["ending"] == "patience"}  # fmt: skip
 
     def _training(self, trial: Trial) -> dict[str, Any]:
-        steps = max(8, round(STEPS[trial.size] * self.options.effort))
+        steps = max(8, round(STEPS[trial.case.size] * trial.case.times * self.options.effort))
         return {"steps": steps, "seed": trial.seed, "learning_rate": trial.rate, "validations": 8, "patience": 3,
                 "threads": 1}  # fmt: skip
 
     def best_rate(self, model: str) -> float:
         """The learning rate that is best on the validation text."""
-        return min(RATES, key=lambda rate: self.trained(model, Trial(RATE_AT, 0, rate, 0.0))["valid"])
+        return min(RATES, key=lambda rate: self.trained(model, Trial(Case(RATE_AT), 0, rate, 0.0))["valid"])
 
-    def best_dropout(self, model: str, size: int, rate: float) -> float:
-        return min(DROPOUTS, key=lambda dropout: self.trained(model, Trial(size, 0, rate, dropout))["valid"])
+    def best_dropout(self, model: str, case: Case, rate: float) -> float:
+        return min(DROPOUTS, key=lambda dropout: self.trained(model, Trial(case, 0, rate, dropout))["valid"])
 
     def best_order(self, size: int) -> int:
         """Of n-grams, by the validation text."""
@@ -105,36 +121,31 @@ class Comparison:
 def main() -> None:
     options = arguments(__doc__, effort=1.0, seeds=3)
     comparison, seeds = Comparison(options), range(options.seeds)
-    orders = {size: comparison.best_order(size) for size in STEPS}
+    curve, longer = [Case(size) for size in STEPS], Case(RATE_AT, LONGER)
+    orders = {case.size: comparison.best_order(case.size) for case in curve}
     rates = {model: comparison.best_rate(model) for model in NETWORKS}
-    dropouts = {
-        (model, size): comparison.best_dropout(model, size, rates[model]) for size in STEPS for model in NETWORKS
-    }
-    found: dict[tuple[str, int], list[float]] = {}
-    parameters, early = {}, {}
-    for size in STEPS:
-        texts = [comparison.training_text(size, seed) for seed in seeds]
-        found[NGRAM, size] = [bits_by_order(text, comparison.test, orders[size])[-1] for text in texts]
+    found: dict[tuple[str, Case], list[float]] = {}
+    parameters: dict[str, int] = {}
+    tuned = []
+    for case in (*curve, longer):
+        texts = [comparison.training_text(case.size, seed) for seed in seeds]
+        found[NGRAM, case] = [bits_by_order(text, comparison.test, orders[case.size])[-1] for text in texts]
+        tuned.append([str(case)])
         for model in NETWORKS:
-            trials = [Trial(size, seed, rates[model], dropouts[model, size]) for seed in seeds]
-            ends = [comparison.trained(model, trial) for trial in trials]
-            found[model, size], parameters[model] = [end["test"] for end in ends], ends[0]["parameters"]
-            early[model, size] = sum(end["early"] for end in ends)
+            dropout = comparison.best_dropout(model, case, rates[model])
+            ends = [comparison.trained(model, Trial(case, seed, rates[model], dropout)) for seed in seeds]
+            found[model, case], parameters[model] = [end["test"] for end in ends], ends[0]["parameters"]
+            tuned[-1].append(f"dropout {dropout:g}, {sum(end['early'] for end in ends)} early")
+        tuned[-1].append(f"order {orders[case.size]}")
     text = excerpt("timed", comparison.pool)
     timed = once(f"data-{options.effort:g}/seconds", seconds, text, GRU, RIVALS)
     costs = {model: _beside(timed[model], timed["gru"]) for model in RIVALS}
-    _draw(found)
+    _draw(found, curve)
     models = (*NETWORKS, NGRAM)
-    rows = [[f"{size:,}", *(spread(found[model, size]) for model in models)] for size in STEPS]
-    gains = ["gained from the first to the last", *(f"{_gain(found, model):.3f}" for model in models)]
-    tuned = [
-        [
-            f"{size:,}",
-            *(f"dropout {dropouts[model, size]:g}, {early[model, size]} early" for model in NETWORKS),
-            f"order {orders[size]}",
-        ]
-        for size in STEPS
-    ]
+    rows = [[str(case), *(spread(found[model, case]) for model in models)] for case in (*curve, longer)]
+    means = {key: statistics.mean(bits) for key, bits in found.items()}
+    gains = ["gained from the first size to the last"]
+    gains += [f"{means[model, curve[0]] - means[model, curve[-1]]:.3f}" for model in models]
     lines = [
         *table(["bytes to train on", *models], [*rows, gains]),
         "",
@@ -164,18 +175,15 @@ def _beside(one: Sequence[float], other: Sequence[float]) -> str:
     return f"{middle:.2f}x ({low:.2f} to {high:.2f})"
 
 
-def _gain(found: dict[tuple[str, int], list[float]], model: str) -> float:
-    return statistics.mean(found[model, min(STEPS)]) - statistics.mean(found[model, max(STEPS)])
-
-
-def _draw(found: dict[tuple[str, int], list[float]]) -> None:
+def _draw(found: dict[tuple[str, Case], list[float]], curve: Sequence[Case]) -> None:
     styles = {"GRU": ("#0072b2", "o"), "feed-forward": ("#e69f00", "s"), "transformer": ("#d55e00", "^"),
               NGRAM: ("#009e73", "D")}  # fmt: skip
     with figure("data", "bytes of training text", "bits per byte, test text") as axes:
         for model, (colour, marker) in styles.items():
-            means = [statistics.mean(found[model, size]) for size in STEPS]
-            deviations = [statistics.stdev(found[model, size]) for size in STEPS]
-            axes.errorbar(list(STEPS), means, deviations, fmt=f"{marker}-", color=colour, lw=1, ms=4, label=model)
+            means = [statistics.mean(found[model, case]) for case in curve]
+            deviations = [statistics.stdev(found[model, case]) for case in curve]
+            sizes = [case.size for case in curve]
+            axes.errorbar(sizes, means, deviations, fmt=f"{marker}-", color=colour, lw=1, ms=4, label=model)
         axes.set_xscale("log")
 
 
