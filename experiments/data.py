@@ -143,6 +143,10 @@ def main() -> None:
     _draw(found, curve)
     models = (*NETWORKS, NGRAM)
     rows = [[str(case), *(spread(found[model, case]) for model in models)] for case in (*curve, longer)]
+    beside = [
+        [str(case), *(spread(_less(found[model, case], found["GRU", case])) for model in models[1:])]
+        for case in (*curve, longer)
+    ]
     means = {key: statistics.mean(bits) for key, bits in found.items()}
     gains = ["gained from the first size to the last"]
     gains += [f"{means[model, curve[0]] - means[model, curve[-1]]:.3f}" for model in models]
@@ -152,6 +156,10 @@ def main() -> None:
         f"Bits per byte of the test text ({len(comparison.test):,} bytes), mean ± standard deviation over "
         f"{options.seeds} seeds, each with its own place in the text. Parameters: {_listed(parameters)}; learning "
         f"rates chosen: {_listed(rates)}.",
+        "",
+        *table(["bytes to train on", *(f"{model} - GRU" for model in models[1:])], beside),
+        "",
+        "The same, seed by seed: what differs between the places in the text falls out.",
         "",
         *table(["bytes to train on", *models], tuned),
         "",
@@ -167,6 +175,10 @@ def _listed(values: Mapping[str, float | str]) -> str:
     return ", ".join(
         f"{model} {value if isinstance(value, str) else format(value, ',')}" for model, value in values.items()
     )
+
+
+def _less(these: Sequence[float], those: Sequence[float]) -> list[float]:
+    return [one - other for one, other in zip(these, those, strict=True)]
 
 
 def _beside(one: Sequence[float], other: Sequence[float]) -> str:
