@@ -18,12 +18,12 @@ from throughtime.probe.system import Floats, System, Trajectory, constant_inputs
 POINT, OSCILLATION, QUASI_PERIODIC, CHAOS = "point attractor", "oscillation", "quasi-periodic", "chaos"
 DIVERGENCE, UNDECIDED = "divergence", "undecided"
 
-REST = 1e-6
-"""A state is at rest that all its steps change by less, in proportion to its norm (where that is above 1)."""
+SAME = 1e-6
+"""Closer states are the same, in proportion to their norm (where that is above 1)."""
 BEYOND = 1e6
 """A state has diverged whose norm is larger."""
 SURE = 3.0
-"""Standard errors by which an exponent must exceed 0."""
+"""Standard errors by which an exponent must differ from 0."""
 
 
 class Path(NamedTuple):
@@ -32,9 +32,9 @@ class Path(NamedTuple):
     verdict: str
     """`point attractor`, `oscillation` (one period), `quasi-periodic` (two), `chaos`, `divergence` or `undecided`."""
     periods: tuple[float, ...]
-    """In steps, not integer in general."""
+    """In steps, not integer in general; integer where the path comes back to the same states."""
     unexplained: float
-    """Share of the variance that these periods and their harmonics leave; 0 for a point, 1 where none were sought."""
+    """As `Rhythm` has it; 0 for a point, 1 where no period was sought."""
     exponent: float
     """The largest Lyapunov exponent, nats per step; infinite after divergence."""
     error: float
@@ -59,16 +59,16 @@ class Dynamics(NamedTuple):
 def dynamics(system: System, starts_BN: Tensor, settle: int = 1000, steps: int = 1000, exponents: int = 8) -> Dynamics:
     """Let the system run from several starts, and say what becomes of it.
 
-    A path that comes to rest is a point attractor. Else one whose largest Lyapunov exponent is above 0, by three
-    standard errors and by 2 / steps, is chaos: the exponent of a path that repeats itself is 0, and is found to about
-    1 / steps. Else one period and its harmonics explain the path (oscillation), or two independent ones
-    (quasi-periodic), or nothing here does (undecided).
+    A path that comes to rest is a point attractor. Else its largest Lyapunov exponent is compared with 0, for which it
+    is taken within three standard errors or 2 / steps. Above 0 the path is chaos. Below 0, if it comes back to a state,
+    it is a cycle of states, an oscillation whose period is their number. Else one period and its harmonics foretell the
+    path (oscillation), or two independent ones (quasi-periodic), or nothing here does (undecided).
 
     Args:
         system: F, reading its constant input.
         starts_BN: where to start.
         settle: steps before anything is measured.
-        steps: steps measured, at least 256.
+        steps: steps measured. Periods of half as many are found at the most.
         exponents: Lyapunov exponents, at most.
     """
     lanes = len(starts_BN)
@@ -88,11 +88,15 @@ def dynamics(system: System, starts_BN: Tensor, settle: int = 1000, steps: int =
 
 def _judge(s_TN: Tensor, exponent: float, error: float) -> Path:
     speed_T = s_TN.diff(dim=0).norm(dim=1)
-    speed = float(speed_T.max())
-    if speed < REST * max(1.0, float(s_TN.norm(dim=1).max())):
+    speed, near = float(speed_T.max()), SAME * max(1.0, float(s_TN.norm(dim=1).max()))
+    zero = max(SURE * error, 2 / len(speed_T))
+    if speed < near:
         return Path(POINT, (), 0.0, exponent, error, speed)
-    if exponent > max(SURE * error, 2 / len(speed_T)):
+    if exponent > zero:
         return Path(CHAOS, (), 1.0, exponent, error, speed)
+    here = (s_TN[:-1] - s_TN[-1]).norm(dim=1) < near
+    if exponent < -zero and here.any():
+        return Path(OSCILLATION, (float(len(here) - here.nonzero().max()),), 0.0, exponent, error, speed)
     found = rhythm(s_TN)
     verdict = (UNDECIDED, OSCILLATION, QUASI_PERIODIC)[len(found.periods)]
     return Path(verdict, found.periods, found.unexplained, exponent, error, speed)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from throughtime.probe.jacobian import Complexes
+from throughtime.probe.jacobian import Complexes, eigenvalues
 from throughtime.probe.system import Floats, System, jacobians, step
 
 EXACT = 1e-9
@@ -69,7 +69,7 @@ def fixed_points(system: System, starts_BN: Tensor, steps: int = 30, most: int =
         steps: of each search at the most.
         most: points that are examined; each takes a third of a second at N = 512.
     """
-    ends_BN = starts_BN.clone()
+    ends_BN = starts_BN.detach().clone()
     searching = torch.arange(len(ends_BN))
     damping_B = torch.full((len(ends_BN),), 0.1, dtype=ends_BN.dtype)
     for _ in range(steps):
@@ -81,7 +81,7 @@ def fixed_points(system: System, starts_BN: Tensor, steps: int = 30, most: int =
     slow = speeds_B < SLOW
     s_FN, found_F = _distinct(ends_BN[slow][speeds_B[slow].argsort()])
     s_FN, found_F = s_FN[:most], found_F[:most]
-    eigenvalues_FN = torch.linalg.eigvals(_jacobians(system, s_FN)).numpy()
+    eigenvalues_FN = eigenvalues(_jacobians(system, s_FN))
     return FixedPoints(
         points_FN=s_FN.numpy(),
         speeds_F=_rms(_move(system, s_FN)).numpy(),

@@ -72,6 +72,16 @@ def layer_jacobians(system: System, path: Trajectory, positions: int = 8) -> lis
     return [_layer(layer, own, positions) for layer, own in by_layer(system, path)]
 
 
+def eigenvalues(matrices: Tensor) -> Complexes:
+    """Of each matrix, [..., N, N]."""
+    try:
+        found: Complexes = torch.linalg.eigvals(matrices).numpy()
+    except RuntimeError:
+        # MKL's may not converge where a matrix is small and of low rank; NumPy's does, and is several times as slow.
+        found = np.linalg.eigvals(matrices.numpy()).astype(np.complex128)
+    return found
+
+
 def recurrent_radii(cell: Cell) -> dict[str, float]:
     """The spectral radius of each block of a cell's recurrent matrix, by gate or else by the matrix' name."""
     if cell.recurrent is None:
@@ -80,8 +90,7 @@ def recurrent_radii(cell: Cell) -> dict[str, float]:
     names = [cell.recurrent]
     if isinstance(cell, GatedCell):
         names = list(cell.gates(next(cell.parameters()).new_zeros(1, cell.input_size), cell.initial_state(1)))
-    radii_G = torch.linalg.eigvals(blocks_GHH).abs().amax(1).tolist()
-    return dict(zip(names, radii_G, strict=True))
+    return dict(zip(names, np.abs(eigenvalues(blocks_GHH)).max(1).tolist(), strict=True))
 
 
 def _layer(system: System, path: Trajectory, positions: int) -> LayerJacobians:
@@ -93,8 +102,8 @@ def _layer(system: System, path: Trajectory, positions: int) -> LayerJacobians:
     return LayerJacobians(
         at_P=at_P.numpy(),
         singular_values_PN=torch.linalg.svdvals(found_PNN).numpy(),
-        eigenvalues_PN=torch.linalg.eigvals(found_PNN).numpy(),
-        mean_radius=float(torch.linalg.eigvals(found_PNN.mean(0)).abs().max()),
+        eigenvalues_PN=eigenvalues(found_PNN),
+        mean_radius=float(np.abs(eigenvalues(found_PNN.mean(0))).max()),
         recurrent_radii=recurrent_radii(cell),
         gates=_gates(system, cell, path) if isinstance(cell, GatedCell) else {},
         dead=_share(spread_H < STILL * y_TH.square().mean().sqrt()),

@@ -13,7 +13,7 @@ import torch
 from throughtime.probe.system import Floats, System, Trajectory, pull
 
 BLOCKS = 8
-"""Stretches of each lane whose spread gives its error."""
+"""Stretches of each lane, at most, whose spread gives its error."""
 
 
 class Lyapunov(NamedTuple):
@@ -60,10 +60,11 @@ def lyapunov(
         q_BNK, r_BKK = torch.linalg.qr(pulled.state_BN.view(lanes, -1, size).mT)
         growth.append(r_BKK.diagonal(dim1=1, dim2=2).abs().log())
     growth_TBK = torch.stack(growth[settle:]).numpy()
-    means_SBK = np.stack([stretch.mean(0) for stretch in np.array_split(growth_TBK, BLOCKS)])
+    blocks = min(BLOCKS, len(growth_TBK))
+    means_SBK = np.stack([stretch.mean(0) for stretch in np.array_split(growth_TBK, blocks)])
     lanes_BK = growth_TBK.mean(0)
     with np.errstate(invalid="ignore"):  # a direction that the step forgets altogether grows by -inf
-        lane_errors_BK = means_SBK.std(0, ddof=1) / BLOCKS**0.5
+        lane_errors_BK = means_SBK.std(0, ddof=1) / blocks**0.5
     order_K = np.argsort(-lanes_BK.mean(0))
     return Lyapunov(
         exponents_K=lanes_BK.mean(0)[order_K],

@@ -112,7 +112,7 @@ def step(system: System, s_BN: Tensor, x_BD: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def run(system: System, s_BN: Tensor, x_TBD: Tensor) -> Trajectory:
-    """Step after step."""
+    """Step after step, at least one."""
     states, outputs = [s_BN], []
     for x_BD in x_TBD:
         y_BH, s_BN = step(system, s_BN, x_BD)
