@@ -97,7 +97,9 @@ def panels(name: str, count: int, xlabel: str, ylabel: str) -> Iterator[list[Any
     rows, columns = -(-count // 3), min(count, 3)
     size = (7, 4) if count == 1 else (3.2 * columns, 2.8 * rows)
     drawn, axes = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-    yield list(axes.flat)
+    for each in axes.flat[count:]:
+        each.set_visible(False)
+    yield list(axes.flat[:count])
     for number, each in enumerate(axes.flat):
         each.spines[["top", "right"]].set_visible(False)
         each.set(xlabel=xlabel if number // columns == rows - 1 else "", ylabel="" if number % columns else ylabel)

@@ -91,7 +91,8 @@ def _table(name: str, found: dict[tuple[str, str], list[dict[str, Any]]]) -> lis
 def _draw(found: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
     with panels("tasks", len(TASKS), "length, as a multiple of the longest in training", "sequences right") as axes:
         for each, name in zip(axes, TASKS, strict=True):
-            for cell, (colour, marker) in STYLES.items():
+            for cell in CELLS:
+                colour, marker = STYLES[cell]
                 shares = [[end[str(factor)]["sequences"] for factor in FACTORS] for end in found[name, cell]]
                 means = [statistics.mean(at) for at in zip(*shares, strict=True)]
                 each.plot(FACTORS, means, f"{marker}-", color=colour, label=cell, ms=4)
