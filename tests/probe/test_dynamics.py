@@ -69,3 +69,9 @@ def test_noise_has_no_period():
     found = rhythm(torch.randn(512, 3, generator=noise, dtype=torch.float64))
     assert found.periods == ()
     assert found.unexplained > 0.5
+
+
+@pytest.mark.parametrize(("period", "found"), [(120.0, 1), (190.0, 0), (300.0, 0)])
+def test_a_period_is_seen_three_times_or_not_at_all(period, found):
+    time_T1 = torch.arange(400, dtype=torch.float64)[:, None]
+    assert len(rhythm(torch.sin(2 * math.pi / period * time_T1)).periods) == found

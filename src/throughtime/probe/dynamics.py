@@ -68,7 +68,7 @@ def dynamics(system: System, starts_BN: Tensor, settle: int = 1000, steps: int =
         system: F, reading its constant input.
         starts_BN: where to start.
         settle: steps before anything is measured.
-        steps: steps measured. Periods of half as many are found at the most.
+        steps: steps measured. Periods of a third as many are found at the most.
         exponents: Lyapunov exponents, at most.
     """
     lanes = len(starts_BN)

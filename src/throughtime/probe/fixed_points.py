@@ -31,7 +31,7 @@ ROUNDING = 1e-13
 
 
 class FixedPoints(NamedTuple):
-    """Fixed points (speed below 1e-9) and slow points (below 1e-3), the slowest first."""
+    """Fixed points (speed below 1e-9) and slow points (below 1e-3), distinct, the slowest first."""
 
     points_FN: Floats
     speeds_F: Floats

@@ -23,8 +23,8 @@ HARMONICS = 24
 """Multiples of one frequency that a periodic function may have."""
 ORDER = 5
 """The most either frequency is multiplied by where there are two."""
-ROUNDS = 2
-"""Periods that the series must hold: a drift is part of a sine too."""
+ROUNDS = 3
+"""Periods that the series must hold, for the frequency to be exact; a drift is part of a sine too."""
 UNEXPLAINED = 1e-3
 """Share of the variance that a fit may leave."""
 RANK = 1e-8
@@ -48,7 +48,7 @@ def rhythm(series_TD: Tensor) -> Rhythm:
     between the series' halves (after Laskar 1993), taken out of the series, and so on.
 
     Args:
-        series_TD: of a path that has settled. What it holds no two periods of is not found.
+        series_TD: of a path that has settled. What it holds no three periods of is not found.
     """
     centred_TD = series_TD - series_TD.mean(0)
     u_TC, scale_C, _ = torch.linalg.svd(centred_TD, full_matrices=False)
