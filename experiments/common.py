@@ -88,14 +88,14 @@ def figure(page: str, xlabel: str, ylabel: str) -> Iterator[Any]:
 
 @contextmanager
 def panels(name: str, count: int, xlabel: str, ylabel: str) -> Iterator[list[Any]]:
-    """The axes of a picture of several panels, three abreast, with one legend; it is saved at the end of the block."""
+    """The axes of a picture, three abreast, with one legend beside them; it is saved at the end of the block."""
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot
 
     rows, columns = -(-count // 3), min(count, 3)
-    size = (7, 4) if count == 1 else (3.2 * columns, 2.8 * rows)
+    size = (7, 4) if count == 1 else (3.2 * columns + 1, 2.8 * rows)
     drawn, axes = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for each in axes.flat[count:]:
         each.set_visible(False)
@@ -103,7 +103,10 @@ def panels(name: str, count: int, xlabel: str, ylabel: str) -> Iterator[list[Any
     for number, each in enumerate(axes.flat):
         each.spines[["top", "right"]].set_visible(False)
         each.set(xlabel=xlabel if number // columns == rows - 1 else "", ylabel="" if number % columns else ylabel)
-    axes.flat[0].legend(frameon=False)
+    if count == 1:
+        axes.flat[0].legend(frameon=False)
+    else:
+        drawn.legend(*axes.flat[0].get_legend_handles_labels(), frameon=False, loc="outside right upper")
     drawn.savefig(PAGES / f"{name}.svg")
     pyplot.close(drawn)
 

@@ -16,7 +16,7 @@ from common import arguments, figure, once, panels, publish, spread, table
 from networks import Network, fit
 from throughtime.cells import create
 from throughtime.cells.state import map_state
-from throughtime.probe.dynamics import CHAOS, POINT, dynamics
+from throughtime.probe.dynamics import CHAOS, dynamics
 from throughtime.probe.fixed_points import fixed_points
 from throughtime.probe.system import constant_inputs, flat, origin, run, system
 
@@ -37,7 +37,7 @@ GAINS = (0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0)
 SIZES = (32, 128, 256)
 SETTLING = 8
 """Times as long as is measured: near a gain of 1 a state takes long to come to rest."""
-COLOURS = ("#d55e00", "#0072b2", "#009e73")
+COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00")
 
 
 def oscillate(cell: str, seed: int, steps: int) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def wander(size: int, gain: float, seed: int, steps: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    options = arguments(__doc__, reads_data=False, steps=1000, alone=500, seeds=3, networks=5)
+    options = arguments(__doc__, reads_data=False, steps=1000, alone=500, seeds=5, networks=5)
     torch.set_num_threads(1)
     oscillators, memories = (
         {
@@ -219,12 +219,12 @@ def _wanderer_table(found: dict[tuple[int, float], list[dict[str, Any]]]) -> lis
             ends = found[size, gain]
             verdicts = [verdict for end in ends for verdict in end["verdicts"]]
             row.append(f"{spread([end['exponent'] for end in ends])} ({verdicts.count(CHAOS)}/{len(verdicts)})")
-        rows.append([*row, f"{sum(end['verdicts'].count(POINT) for size in SIZES for end in found[size, gain])}"])
-    return table(["gain", *(f"{size} units" for size in SIZES), "point attractors, all sizes"], rows)
+        rows.append([*row, _counted([end for size in SIZES for end in found[size, gain]])])
+    return table(["gain", *(f"{size} units" for size in SIZES), "verdicts, all sizes"], rows)
 
 
 def _draw_oscillators(found: dict[str, list[dict[str, Any]]]) -> None:
-    with panels("dynamics-oscillation", len(CELLS), "steps, long after the pulse", "output") as axes:
+    with panels("dynamics-oscillation", len(CELLS), f"steps, {2 * ALONE:,} after the pulse", "output") as axes:
         for each, (cell, ends) in zip(axes, found.items(), strict=True):
             for seed, (end, colour) in enumerate(zip(ends, COLOURS, strict=False)):
                 each.plot(end["output"], color=colour, lw=1, label=f"seed {seed}")

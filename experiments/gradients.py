@@ -44,8 +44,10 @@ class Contender(NamedTuple):
 
     cell: str
     radius: float
-    bias: float = 0.0
-    """Of the gate that keeps the state: z of a GRU, f of an LSTM."""
+    keep: float = 0.0
+    """Bias of the gate that keeps the state: z of a GRU, f of an LSTM."""
+    enter: float = 0.0
+    """Bias of the gate that lets new things in beside, i of an LSTM."""
 
 
 CONTENDERS = {
@@ -56,6 +58,7 @@ CONTENDERS = {
     "gru, gate's bias 4": Contender("gru", 1.0, 4.0),
     "lstm, gate's bias 1": Contender("lstm", 1.0, 1.0),
     "lstm, gate's bias 4": Contender("lstm", 1.0, 4.0),
+    "lstm, gates' biases 4, -4": Contender("lstm", 1.0, 4.0, -4.0),
 }
 
 
@@ -99,8 +102,8 @@ def recall(contender: Contender, clip: float, delay: int, seed: int, steps: int)
     (layer,) = network.stack.layers()
     scale(layer, contender.radius)
     if contender.cell != "elman":
-        keeping = dict(layer.named_parameters())["b"].detach()[layer.hidden_size : 2 * layer.hidden_size]
-        keeping.fill_(contender.bias)  # the second gate of both
+        biases_GH = dict(layer.named_parameters())["b"].detach().view(-1, layer.hidden_size)
+        biases_GH[0], biases_GH[1] = contender.enter, contender.keep
     noise = torch.Generator().manual_seed(seed)
     right: list[float] = []
 
@@ -164,7 +167,7 @@ def scale(cell: Cell, radius: float) -> None:
 
 
 def main() -> None:
-    options = arguments(__doc__, steps=200, remedysteps=1500, seeds=3)
+    options = arguments(__doc__, steps=200, remedysteps=1500, seeds=5)
     torch.set_num_threads(1)
     text = options.data / "text" / "shakespeare.txt"
     flows = {

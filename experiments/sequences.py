@@ -42,6 +42,8 @@ class Task(NamedTuple):
     outputs: int
     """Classes; 1: a number."""
     shortest: int = 1
+    effort: int = 1
+    """How many times as many steps of training as the easier tasks."""
 
 
 def loss_of(task: Task, batch: Batch, outputs_TBK: Tensor) -> Tensor:
@@ -117,12 +119,12 @@ def _adding(lengths_B: Ints, noise: np.random.Generator) -> Batch:
 
 
 TASKS = {
-    "a^n b^n": Task(_counting, longest=10, inputs=2, outputs=2),
+    "a^n b^n": Task(_counting, longest=10, inputs=2, outputs=2, effort=3),
     "Dyck-2": Task(_dyck, longest=20, inputs=4, outputs=3, shortest=2),
     "parity": Task(_parity, longest=20, inputs=1, outputs=2),
     "addition": Task(_addition, longest=20, inputs=2, outputs=2),
-    "copy": Task(_copy, longest=10, inputs=SYMBOLS + 1, outputs=SYMBOLS),
-    "adding": Task(_adding, longest=20, inputs=2, outputs=1, shortest=2),
+    "copy": Task(_copy, longest=10, inputs=SYMBOLS + 1, outputs=SYMBOLS, effort=3),
+    "adding": Task(_adding, longest=20, inputs=2, outputs=1, shortest=2, effort=3),
 }
 
 

@@ -21,9 +21,9 @@ CLOSE = 0.04
 STYLES = {"elman": ("#d55e00", "s"), "gru": ("#0072b2", "^"), "lstm": ("#009e73", "o"), "mingru": ("#cc79a7", "D")}
 
 
-def run(name: str, cell: str, seed: int, steps: int) -> dict[str, Any]:
+def run(task: Task, cell: str, seed: int, steps: int) -> dict[str, Any]:
     """Train one network on one task; what it gets right at each factor of the length."""
-    task, (hidden, layers) = TASKS[name], CELLS[cell]
+    hidden, layers = CELLS[cell]
     noise = np.random.default_rng(seed)
     network = Network(cell, task.inputs, hidden, task.outputs, seed, layers)
 
@@ -58,30 +58,30 @@ def _test(task: Task, network: Network, factor: int) -> dict[str, float]:
 def main() -> None:
     options = arguments(__doc__, reads_data=False, steps=2000, seeds=3)
     torch.set_num_threads(1)
-    found = {
-        (name, cell): [
-            once(f"tasks/{name.replace(' ', '')}-{cell}-{seed}-{options.steps}", run, name, cell, seed, options.steps)
-            for seed in range(options.seeds)
-        ]
-        for name in TASKS
-        for cell in CELLS
-    }
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for name, task in TASKS.items():
+        steps = options.steps * task.effort
+        for cell in CELLS:
+            found[name, cell] = [
+                once(f"tasks/{name.replace(' ', '')}-{cell}-{seed}-{steps}", run, task, cell, seed, steps)
+                for seed in range(options.seeds)
+            ]
     _draw(found)
     parameters = [end["parameters"] for ends in found.values() for end in ends]
     lines = [
-        *(line for name in TASKS for line in _table(name, found)),
-        f"Mean ± standard deviation over {options.seeds} seeds; {options.steps:,} steps of {LANES} sequences, {TESTED} "
-        f"sequences a test; {min(parameters):,} to {max(parameters):,} parameters.",
+        *(line for name in TASKS for line in _table(name, found, options.steps * TASKS[name].effort)),
+        f"Mean ± standard deviation over {options.seeds} seeds; {LANES} sequences a step, {TESTED} a test; "
+        f"{min(parameters):,} to {max(parameters):,} parameters.",
         "",
         "![share of sequences right against the factor of their length](tasks.svg)",
     ]
     publish("tasks", lines)
 
 
-def _table(name: str, found: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str]:
+def _table(name: str, found: dict[tuple[str, str], list[dict[str, Any]]], steps: int) -> list[str]:
     kinds = {"sequences": "sequences", "answers": "squared error" if TASKS[name].outputs == 1 else "answers"}
     places = [(kind, f"{factor}") for kind in kinds for factor in FACTORS]
-    header = [name, *(f"{kinds[kind]}, {factor}x" for kind, factor in places)]
+    header = [f"{name}, {steps:,} steps", *(f"{kinds[kind]}, {factor}x" for kind, factor in places)]
     rows = [
         [cell, *(spread([end[factor][kind] for end in found[name, cell]]) for kind, factor in places)] for cell in CELLS
     ]

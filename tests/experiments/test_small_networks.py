@@ -142,5 +142,5 @@ def test_dynamics(experiment, tmp_path):
     experiment("dynamics", "--steps", 2, "--alone", 100, "--networks", 2, **tiny).main()
     page = (tmp_path / "dynamics.md").read_text("utf-8")
     assert page.count("\n| elman | ") == 2
-    assert "(0/4) | 4 |" in page
+    assert "(0/4) | point attractor 4 |" in page
     assert all((tmp_path / f"dynamics{part}.svg").exists() for part in ("", "-memory", "-oscillation"))
