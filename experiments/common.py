@@ -30,14 +30,15 @@ VALID, TEST = 20_000, 50_000
 BEGIN, END = "<!-- written by the script: begin -->", "<!-- written by the script: end -->"
 
 
-def arguments(description: str | None, **defaults: Any) -> argparse.Namespace:
-    """The command line of an experiment: an option for each default, and where the data lie."""
+def arguments(description: str | None, reads_data: bool = True, **defaults: Any) -> argparse.Namespace:
+    """The command line of an experiment: an option for each default, and where the data lie, if it reads any."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="the data folder")
+    if reads_data:
+        parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="the data folder")
     for name, value in defaults.items():
         parser.add_argument(f"--{name}", type=type(value), default=value, help=f"default: {value}")
     parsed = parser.parse_args()
-    if not parsed.data.is_dir():
+    if reads_data and not parsed.data.is_dir():
         sys.exit(f"there is no data folder {parsed.data}; name it with --data")
     return parsed
 
@@ -98,17 +99,33 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 @contextmanager
 def figure(page: str, xlabel: str, ylabel: str) -> Iterator[Any]:
     """The axes of a page's picture, which is saved at the end of the block."""
+    with panels(page, 1, xlabel, ylabel) as (axes,):
+        yield axes
+
+
+@contextmanager
+def panels(name: str, count: int, xlabel: str, ylabel: str) -> Iterator[list[Any]]:
+    """The axes of a picture, three abreast, with one legend beside them; it is saved at the end of the block."""
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    drawn, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    yield axes
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    drawn.savefig(PAGES / f"{page}.svg")
+    rows, columns = -(-count // 3), min(count, 3)
+    size = (7, 4) if count == 1 else (3.2 * columns + 1, 2.8 * rows)
+    drawn, axes = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for each in axes.flat[count:]:
+        each.set_visible(False)
+    yield list(axes.flat[:count])
+    for number, each in enumerate(axes.flat):
+        each.spines[["top", "right"]].set_visible(False)
+        each.set(xlabel=xlabel if number // columns == rows - 1 else "", ylabel="" if number % columns else ylabel)
+    if count == 1:
+        axes.flat[0].legend(frameon=False)
+    else:
+        drawn.legend(*axes.flat[0].get_legend_handles_labels(), frameon=False, loc="outside right upper")
+    drawn.savefig(PAGES / f"{name}.svg")
+    pyplot.close(drawn)
 
 
 def publish(page: str, lines: Sequence[str]) -> None:

@@ -173,6 +173,17 @@ class Cell(nn.Module, ABC):
         return next(self.parameters()).new_zeros(batch_size, self.hidden_size)
 
 
+class GatedCell(Cell):
+    """A cell whose step lets through shares of what it reads and remembers, and can show them."""
+
+    @abstractmethod
+    def gates(self, x_BD: Tensor, state: State) -> dict[str, Tensor]:
+        """What `step` finds for these arguments, by name and in the order of the parameters' rows; each is [B, H].
+
+        Gates are shares from 0 to 1; `candidate` is what they let in. It takes `masks` too where `step` does.
+        """
+
+
 def unroll_steps(cell: Cell, x_TBD: Tensor, state: State, *masks: Masks) -> tuple[Tensor, State]:
     """The reference: `step` after `step`."""
     outputs = []

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from throughtime.cells.base import Cell, input_matrix, recurrent_matrix, register
+from throughtime.cells.base import GatedCell, input_matrix, recurrent_matrix, register
 from throughtime.cells.masks import Masks
 from throughtime.cells.state import HiddenState
 
@@ -22,7 +22,7 @@ def _fused(cell: GRU, x_TBD: Tensor, state: HiddenState, masks: Masks | None = N
 
 @final
 @register("gru", fused=_fused, native=True)
-class GRU(Cell):
+class GRU(GatedCell):
     """Gated recurrent unit (Cho et al. 2014), in the variant that resets after the product, as PyTorch and cuDNN do.
 
     r_t = sigmoid(W_r x_t + U_r h_(t-1) + b_r)                   reset gate
@@ -56,11 +56,15 @@ h_t = (1 - z_t) * n_t + z_t * h_(t-1)"""
     def initial_state(self, batch_size: int) -> HiddenState:
         return HiddenState(self.zeros(batch_size))
 
-    def step(self, x_BD: Tensor, state: HiddenState, masks: Masks | None = None) -> tuple[Tensor, HiddenState]:
+    def gates(self, x_BD: Tensor, state: HiddenState, masks: Masks | None = None) -> dict[str, Tensor]:
         x_r, x_z, x_n = linear(x_BD, self.W, self.b).chunk(3, dim=1)
         h_r, h_z, h_n = self.product(state.hidden_BH, masks).chunk(3, dim=1)
         reset = torch.sigmoid(x_r + h_r)
         update = torch.sigmoid(x_z + h_z)
         candidate = torch.tanh(x_n + reset * (h_n + self.c_n))
+        return {"reset": reset, "update": update, "candidate": candidate}
+
+    def step(self, x_BD: Tensor, state: HiddenState, masks: Masks | None = None) -> tuple[Tensor, HiddenState]:
+        _, update, candidate = self.gates(x_BD, state, masks).values()
         hidden_BH = (1 - update) * candidate + update * state.hidden_BH
         return hidden_BH, HiddenState(hidden_BH)

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear
 
-from throughtime.cells.base import Cell, input_matrix, recurrent_matrix, register
+from throughtime.cells.base import GatedCell, input_matrix, recurrent_matrix, register
 from throughtime.cells.masks import Masks
 from throughtime.cells.state import HiddenState
 
 
 @final
 @register("layernorm-gru", native=True)
-class LayerNormGRU(Cell):
+class LayerNormGRU(GatedCell):
     """GRU with layer normalisation (after Ba, Kiros & Hinton 2016, "Layer Normalization"), resetting after the product.
 
     p_t = LN(W x_t; gain_x)
@@ -61,7 +61,7 @@ LN(v; gain) = gain * (v - mean(v)) / sqrt(var(v) + 1e-5)"""
     def initial_state(self, batch_size: int) -> HiddenState:
         return HiddenState(self.zeros(batch_size))
 
-    def step(self, x_BD: Tensor, state: HiddenState, masks: Masks | None = None) -> tuple[Tensor, HiddenState]:
+    def gates(self, x_BD: Tensor, state: HiddenState, masks: Masks | None = None) -> dict[str, Tensor]:
         from_x = layer_norm(linear(x_BD, self.W), self.gain_x.shape, self.gain_x, self.b, self.epsilon)
         from_h = layer_norm(self.product(state.hidden_BH, masks), self.gain_h.shape, self.gain_h, None, self.epsilon)
         x_r, x_z, x_n = from_x.chunk(3, dim=1)
@@ -69,5 +69,9 @@ LN(v; gain) = gain * (v - mean(v)) / sqrt(var(v) + 1e-5)"""
         reset = torch.sigmoid(x_r + h_r)
         update = torch.sigmoid(x_z + h_z)
         candidate = torch.tanh(x_n + reset * (h_n + self.c_n))
+        return {"reset": reset, "update": update, "candidate": candidate}
+
+    def step(self, x_BD: Tensor, state: HiddenState, masks: Masks | None = None) -> tuple[Tensor, HiddenState]:
+        _, update, candidate = self.gates(x_BD, state, masks).values()
         hidden_BH = (1 - update) * candidate + update * state.hidden_BH
         return hidden_BH, HiddenState(hidden_BH)

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear
 
-from throughtime.cells.base import Cell, input_matrix, recurrent_matrix, register
+from throughtime.cells.base import GatedCell, input_matrix, recurrent_matrix, register
 from throughtime.cells.lstm import LSTMState
 from throughtime.cells.masks import Masks
 
 
 @final
 @register("layernorm-lstm", native=True)
-class LayerNormLSTM(Cell):
+class LayerNormLSTM(GatedCell):
     """LSTM with layer normalisation (Ba, Kiros & Hinton 2016, "Layer Normalization", equations 20 to 22).
 
     a_t = LN(W x_t; gain_x) + LN(U h_(t-1); gain_h) + b
@@ -75,11 +75,20 @@ LN(v; gain, shift) = gain * (v - mean(v)) / sqrt(var(v) + 1e-5) + shift"""
     def initial_state(self, batch_size: int) -> LSTMState:
         return LSTMState(self.zeros(batch_size), self.zeros(batch_size))
 
-    def step(self, x_BD: Tensor, state: LSTMState, masks: Masks | None = None) -> tuple[Tensor, LSTMState]:
+    def gates(self, x_BD: Tensor, state: LSTMState, masks: Masks | None = None) -> dict[str, Tensor]:
         from_x = layer_norm(linear(x_BD, self.W), self.gain_x.shape, self.gain_x, self.b, self.epsilon)
         from_h = layer_norm(self.product(state.hidden_BH, masks), self.gain_h.shape, self.gain_h, None, self.epsilon)
         i, f, g, o = (from_x + from_h).chunk(4, dim=1)
-        cell_BH = torch.sigmoid(f) * state.cell_BH + torch.sigmoid(i) * torch.tanh(g)
+        return {
+            "input": torch.sigmoid(i),
+            "forget": torch.sigmoid(f),
+            "candidate": torch.tanh(g),
+            "output": torch.sigmoid(o),
+        }
+
+    def step(self, x_BD: Tensor, state: LSTMState, masks: Masks | None = None) -> tuple[Tensor, LSTMState]:
+        i, f, g, o = self.gates(x_BD, state, masks).values()
+        cell_BH = f * state.cell_BH + i * g
         normal_BH = layer_norm(cell_BH, self.gain_c.shape, self.gain_c, self.shift_c, self.epsilon)
-        hidden_BH = torch.sigmoid(o) * torch.tanh(normal_BH)
+        hidden_BH = o * torch.tanh(normal_BH)
         return hidden_BH, LSTMState(hidden_BH, cell_BH)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from throughtime.cells.base import Cell, input_matrix, recurrent_matrix, register
+from throughtime.cells.base import GatedCell, input_matrix, recurrent_matrix, register
 from throughtime.cells.masks import Masks
 
 
@@ -28,7 +28,7 @@ def _fused(cell: LSTM, x_TBD: Tensor, state: LSTMState, masks: Masks | None = No
 
 @final
 @register("lstm", fused=_fused, native=True)
-class LSTM(Cell):
+class LSTM(GatedCell):
     """Long short-term memory (Hochreiter & Schmidhuber 1997) with forget gate (Gers et al. 2000), without peepholes.
 
     i_t = sigmoid(W_i x_t + U_i h_(t-1) + b_i)        input gate
@@ -75,9 +75,18 @@ h_t = o_t * tanh(c_t)"""
     def initial_state(self, batch_size: int) -> LSTMState:
         return LSTMState(self.zeros(batch_size), self.zeros(batch_size))
 
+    def gates(self, x_BD: Tensor, state: LSTMState, masks: Masks | None = None) -> dict[str, Tensor]:
+        sums = linear(x_BD, self.W, self.b) + self.product(state.hidden_BH, masks)
+        i, f, g, o = sums.chunk(4, dim=1)
+        return {
+            "input": torch.sigmoid(i),
+            "forget": torch.sigmoid(f),
+            "candidate": torch.tanh(g),
+            "output": torch.sigmoid(o),
+        }
+
     def step(self, x_BD: Tensor, state: LSTMState, masks: Masks | None = None) -> tuple[Tensor, LSTMState]:
-        gates = linear(x_BD, self.W, self.b) + self.product(state.hidden_BH, masks)
-        i, f, g, o = gates.chunk(4, dim=1)
-        cell_BH = torch.sigmoid(f) * state.cell_BH + torch.sigmoid(i) * torch.tanh(g)
-        hidden_BH = torch.sigmoid(o) * torch.tanh(cell_BH)
+        i, f, g, o = self.gates(x_BD, state, masks).values()
+        cell_BH = f * state.cell_BH + i * g
+        hidden_BH = o * torch.tanh(cell_BH)
         return hidden_BH, LSTMState(hidden_BH, cell_BH)

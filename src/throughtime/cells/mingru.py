@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from throughtime.cells.base import Cell, input_matrix, register
+from throughtime.cells.base import GatedCell, input_matrix, register
 from throughtime.cells.state import HiddenState
 from throughtime.errors import SettingError
 
@@ -28,7 +28,7 @@ def candidate_function(candidate: str) -> Callable[[Tensor], Tensor]:
 
 @final
 @register("mingru", native=True)
-class MinGRU(Cell):
+class MinGRU(GatedCell):
     """Minimal GRU (Feng et al. 2024, "Were RNNs All We Needed?").
 
     z_t = sigmoid(W_z x_t + b_z)             update gate
@@ -70,8 +70,11 @@ g(a) = a; by candidate = 'positive', a + 0.5 where a >= 0, sigmoid(a) below"""
     def initial_state(self, batch_size: int) -> HiddenState:
         return HiddenState(self.zeros(batch_size))
 
-    def step(self, x_BD: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
+    def gates(self, x_BD: Tensor, state: HiddenState) -> dict[str, Tensor]:  # noqa: ARG002
         z, n = linear(x_BD, self.W, self.b).chunk(2, dim=1)
-        update = torch.sigmoid(z)
-        hidden_BH = (1 - update) * state.hidden_BH + update * self.g(n)
+        return {"update": torch.sigmoid(z), "candidate": self.g(n)}
+
+    def step(self, x_BD: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
+        update, candidate = self.gates(x_BD, state).values()
+        hidden_BH = (1 - update) * state.hidden_BH + update * candidate
         return hidden_BH, HiddenState(hidden_BH)

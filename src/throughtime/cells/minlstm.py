@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, logsigmoid
 
-from throughtime.cells.base import Cell, input_matrix, register
+from throughtime.cells.base import GatedCell, input_matrix, register
 from throughtime.cells.mingru import candidate_function
 from throughtime.cells.state import HiddenState
 
 
 @final
 @register("minlstm", native=True)
-class MinLSTM(Cell):
+class MinLSTM(GatedCell):
     """Minimal LSTM (Feng et al. 2024, "Were RNNs All We Needed?"), in the form whose gates sum to 1.
 
     f_t = sigmoid(W_f x_t + b_f)                                   forget gate
@@ -65,9 +65,14 @@ g(a) = a; by candidate = 'positive', a + 0.5 where a >= 0, sigmoid(a) below"""
     def initial_state(self, batch_size: int) -> HiddenState:
         return HiddenState(self.zeros(batch_size))
 
-    def step(self, x_BD: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
+    def gates(self, x_BD: Tensor, state: HiddenState) -> dict[str, Tensor]:  # noqa: ARG002
+        """The gates as shares: f_t / (f_t + i_t) and i_t / (f_t + i_t)."""
         f, i, n = linear(x_BD, self.W, self.b).chunk(3, dim=1)
         # f / (f + i) = sigmoid(log f - log i), which is right where both gates are too small to divide by their sum.
         odds = logsigmoid(f) - logsigmoid(i)
-        hidden_BH = torch.sigmoid(odds) * state.hidden_BH + torch.sigmoid(-odds) * self.g(n)
+        return {"forget": torch.sigmoid(odds), "input": torch.sigmoid(-odds), "candidate": self.g(n)}
+
+    def step(self, x_BD: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
+        forget, enter, candidate = self.gates(x_BD, state).values()
+        hidden_BH = forget * state.hidden_BH + enter * candidate
         return hidden_BH, HiddenState(hidden_BH)

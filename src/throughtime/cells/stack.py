@@ -45,11 +45,11 @@ class Stack(nn.Module):
             self.engine, self.reason = "reference", "PyTorch's forms leave nothing out of the state"
 
     def initial_state(self, batch_size: int) -> State:
-        return tuple(cell.initial_state(batch_size) for cell in self._layers())
+        return tuple(cell.initial_state(batch_size) for cell in self.layers())
 
     def step(self, x_BD: Tensor, state: State) -> tuple[Tensor, State]:
         after = []
-        for cell, layer_state in zip(self._layers(), state, strict=True):
+        for cell, layer_state in zip(self.layers(), state, strict=True):
             x_BD, layer_state = cell.step(x_BD, layer_state)
             after.append(layer_state)
         return x_BD, tuple(after)
@@ -72,7 +72,7 @@ class Stack(nn.Module):
         states = [None] * len(self.cells) if state is None else state
         y_TBH = torch.empty(0)
         lanes = (x.ids_TB if isinstance(x, Embedded) else x).shape[1]
-        for level, (cell, layer_state) in enumerate(zip(self._layers(), states, strict=True)):
+        for level, (cell, layer_state) in enumerate(zip(self.layers(), states, strict=True)):
             below = x if level == 0 else drop(y_TBH, self.dropout, noise)
             y_TBH, layer_state = cell(below, layer_state, fresh_TB, flow_TB, self._masks(cell, lanes, noise))
             after.append(layer_state)
@@ -86,5 +86,6 @@ class Stack(nn.Module):
             state_BH=draw_mask(cell.zeros(lanes), self.recurrent_dropout, noise),
         )
 
-    def _layers(self) -> Sequence[Cell]:
+    def layers(self) -> Sequence[Cell]:
+        """The cells, from the input up."""
         return self.cells  # type: ignore[return-value]

@@ -73,8 +73,8 @@ class LanguageModel(nn.Module):
 
     def step(self, ids_B: Tensor, state: State) -> tuple[Tensor, State]:
         """One token a lane: the logits_BV of the token that follows, and the state."""
-        hidden_BH, state = self.stack.step(self._embedded(ids_B), state)
-        return self._logits(hidden_BH), state
+        hidden_BH, state = self.stack.step(self.embedded(ids_B), state)
+        return self.logits(hidden_BH), state
 
     def forward(
         self,
@@ -86,7 +86,7 @@ class LanguageModel(nn.Module):
     ) -> tuple[Tensor, State]:
         """Logits_TBV of the token that follows each, and the state; arguments as in `Stack.forward`."""
         hidden_TBH, state = self._hidden(ids_TB, state, fresh_TB, flow_TB, noise)
-        return self._logits(hidden_TBH), state
+        return self.logits(hidden_TBH), state
 
     def advance(
         self, ids_TB: Tensor, state: State, fresh_TB: Tensor | None = None, noise: torch.Generator | None = None
@@ -126,12 +126,13 @@ class LanguageModel(nn.Module):
         x = (
             Embedded(self._scaled(self.embedding), ids_TB)
             if few
-            else drop(self._embedded(ids_TB), self.settings.dropout, noise)
+            else drop(self.embedded(ids_TB), self.settings.dropout, noise)
         )
         hidden_TBH, state = self.stack(x, state, fresh_TB, flow_TB, noise)
         return drop(hidden_TBH, self.settings.dropout, noise), state
 
-    def _embedded(self, ids: Tensor) -> Tensor:
+    def embedded(self, ids: Tensor) -> Tensor:
+        """What the first layer reads, [..., D], for ids of any shape."""
         return self._scaled(embedding(ids, self.embedding))
 
     def _scaled(self, rows: Tensor) -> Tensor:
@@ -141,5 +142,6 @@ class LanguageModel(nn.Module):
     def _output_VH(self) -> Tensor:
         return self.embedding if self.settings.tied else self.W_o
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The logits [..., V] of the token that follows, from outputs [..., H] of the stack."""
         return linear(hidden, self._output_VH, self.b_o)
