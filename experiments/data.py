@@ -22,6 +22,7 @@ LONGER = 3
 """Times the steps, at that size, for a look at whether time was short."""
 DROPOUTS = (0.0, 0.2)
 LONGEST = 12
+"""Of the n-grams."""
 GRU: dict[str, Any] = {"cell": "gru", "hidden_size": 128, "embedding_size": 32}
 RIVALS: dict[str, Callable[[float], rivals.Network]] = {
     "feed-forward": partial(rivals.Feedforward, 16, 192),
@@ -80,12 +81,10 @@ class Comparison:
         return {**found, "early": found["read"] < (training.steps or 0) * rivals.LANES * rivals.CHUNK}
 
     def _recurrent(self, trial: Trial) -> dict[str, Any]:
-        named = f"data-{self.options.effort:g}/GRU-{trial}"
+        name, text = f"{trial.case.size}-{trial.seed}", self.training_text(trial.case.size, trial.seed)
         recipe = {
             "text": {
-                "sources": [
-                    excerpt(f"{trial.case.size}-{trial.seed}", self.training_text(trial.case.size, trial.seed))
-                ],
+                "sources": [excerpt(f"data-{name}", text)],
                 "valid": [excerpt("valid", self.valid)],
                 "test": [excerpt("test", self.test)],
                 "tokens": "byte",
@@ -95,7 +94,7 @@ class Comparison:
             "gradient": {"clip_norm": rivals.CLIP_NORM},
             "training": {**self._training(trial), "sample_tokens": 0},
         }
-        end = outcome(named, recipe)
+        end = outcome(f"data-{self.options.effort:g}/GRU-{trial}", recipe)
         valid = min(entry["valid"]["bits_per_byte"] for entry in end["journal"].read("valid"))
         return {"valid": valid, "test": end["bits_per_byte"], "parameters": end["parameters"],
                 "early": end["ending"] == "patience"}  # fmt: skip
