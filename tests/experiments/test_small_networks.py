@@ -107,15 +107,15 @@ def test_tasks(experiment, tmp_path):
     assert (tmp_path / "tasks.svg").exists()
 
 
-def test_gradients(experiment, tmp_path):
+def test_gradients(experiment, tmp_path, monkeypatch):
     text = tmp_path / "text" / "shakespeare.txt"
     text.parent.mkdir()
     text.write_text("In the beginning was the word, and the word was long.\n" * 20)
-    contenders = ("elman, radius 0.8", "lstm, gate's bias 4")
-    tiny = {"CELLS": ("elman", "lstm"), "LAGS": 5, "FAR": 3, "POSITIONS": 2, "DELAYS": (2,)}
+    tiny = {"CELLS": ("elman", "lstm"), "FAR": 3, "DELAYS": (2,)}
     gradients = experiment("gradients", "--data", tmp_path, "--steps", 2, "--remedysteps", 3, **tiny)
-    for name in gradients.CONTENDERS.keys() - set(contenders):
-        del gradients.CONTENDERS[name]
+    contenders = {name: gradients.recall.CONTENDERS[name] for name in ("elman, radius 0.8", "lstm, gate's bias 4")}
+    monkeypatch.setattr("recall.CONTENDERS", contenders)
+    monkeypatch.setattr("flow.LAGS", 5)
     gradients.main()
     page = (tmp_path / "gradients.md").read_text("utf-8")
     assert all(page.count(f"\n| {name} | ") == 2 for name in contenders)
@@ -125,21 +125,16 @@ def test_gradients(experiment, tmp_path):
 @pytest.mark.parametrize("name", ["elman", "gru"])
 def test_every_block_has_the_radius(experiment, name):
     cell = create(name, 3, 7, generator=torch.Generator().manual_seed(0))
-    experiment("gradients").scale(cell, 1.25)
+    experiment("gradients").flow.scale(cell, 1.25)
     assert list(recurrent_radii(cell).values()) == pytest.approx([1.25] * (1 if name == "elman" else 3))
 
 
-def test_dynamics(experiment, tmp_path):
-    tiny = {
-        "CELLS": ("elman",),
-        "HIDDEN": 4,
-        "LANES": 4,
-        "ALONE": 30,
-        "SIZES": (16,),
-        "GAINS": (0.5, 3.0),
-        "SETTLING": 2,
-    }
-    experiment("dynamics", "--steps", 2, "--alone", 100, "--networks", 2, **tiny).main()
+def test_dynamics(experiment, tmp_path, monkeypatch):
+    tiny = {"CELLS": ("elman",), "SIZES": (16,), "GAINS": (0.5, 3.0)}
+    dynamics = experiment("dynamics", "--steps", 2, "--alone", 100, "--networks", 2, **tiny)
+    for constant, value in (("HIDDEN", 4), ("LANES", 4), ("ALONE", 30), ("SETTLING", 2)):
+        monkeypatch.setattr(f"behaviour.{constant}", value)
+    dynamics.main()
     page = (tmp_path / "dynamics.md").read_text("utf-8")
     assert page.count("\n| elman | ") == 2
     assert "(0/4) | point attractor 4 |" in page
