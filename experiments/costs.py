@@ -1,0 +1,62 @@
+"""What an update of a recurrent network costs beside those of its rivals, taken in turn on one thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import rivals
+from throughtime.gradient.clipping import Clipping
+from throughtime.gradient.truncation import Position, truncation
+from throughtime.models.language import LanguageModel
+from throughtime.recipe import Gradient, Model, Training, build
+from throughtime.streams.partition import Place, SequentialPartition
+from throughtime.text.dataset import prepare
+from throughtime.training.optimiser import optimiser
+
+UPDATES, ROUNDS = 20, 15
+"""Timed at once, and how often."""
+
+
+def seconds(
+    text: str, settings: Mapping[str, Any], others: Mapping[str, Callable[[float], rivals.Network]]
+) -> dict[str, list[float]]:
+    """Seconds of UPDATES updates, by round, of the recurrent network (by its cell's name) and of each rival."""
+    torch.set_num_threads(1)
+    updates = {settings["cell"]: _recurrent(text, settings)}
+    for name, make in others.items():
+        rival = make(0.0)
+        method = optimiser(rival.parameters(), Training())
+        updates[name] = partial(rivals.update, rival, rivals.ids_of(Path(text).read_bytes()), method)
+    found: dict[str, list[float]] = {name: [] for name in updates}
+    for number in range(1 + ROUNDS):
+        for name, update in updates.items():
+            begin = time.perf_counter()
+            for _ in range(UPDATES):
+                update()
+            if number:  # the first round sets everything up
+                found[name].append(time.perf_counter() - begin)
+    return found
+
+
+def _recurrent(text: str, settings: Mapping[str, Any]) -> Callable[[], None]:
+    dataset = prepare(build({"text": {"sources": [text], "tokens": "byte", "split": [1.0, 0.0, 0.0]}}).text)
+    model = LanguageModel(Model(**settings), dataset.tokenizer.vocabulary_size)
+    cut = SequentialPartition(dataset.train, rivals.LANES, rivals.CHUNK, 0)
+    way, clip = truncation(Gradient(), rivals.CHUNK, 0), Clipping(Gradient(clip_norm=rivals.CLIP_NORM))
+    parameters = list(model.parameters())
+    method, position = optimiser(parameters, Training()), Position(Place(), model.initial_state(rivals.LANES))
+
+    def update() -> None:
+        nonlocal position
+        position = way.update(model, cut, position).position
+        clip(parameters)
+        method.step()
+        method.zero_grad()
+
+    return update
