@@ -113,14 +113,21 @@ def this_rank() -> Ranks:
         )
     rank, count = map(int, told)
     if count > 1 and not processes.is_initialized():
-        processes.init_process_group("gloo")
+        # Where torchrun's meeting place outlives those who died, what they left there must not be taken for ours.
+        store, rank, count = next(processes.rendezvous("env://"))
+        own = processes.PrefixStore(f"start {_starts()}", store)
+        processes.init_process_group("gloo", store=own, rank=rank, world_size=count)
         atexit.register(processes.destroy_process_group)
     return Ranks(rank, count)
 
 
 def started_again() -> bool:
     """Whether torchrun started these processes because others had died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _starts() > 0
+
+
+def _starts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 @final
