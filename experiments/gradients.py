@@ -115,7 +115,7 @@ def _draw(flows: dict[tuple[str, float], list[dict[str, Any]]]) -> None:
             for radius, colour in colours.items():
                 for seed, end in enumerate(flows[cell, radius]):
                     label = None if seed else f"{radius}"
-                    each.plot(range(1, flow.LAGS + 1), end[when]["norms"], color=colour, lw=1, label=label)
+                    each.plot(range(1, flow.LAGS + 1, 5), end[when]["norms"][::5], color=colour, lw=1, label=label)
             each.set(title=f"{cell}, {when} training", yscale="log", ylim=(1e-12, 1e4))
 
 

@@ -79,17 +79,20 @@ def main() -> None:
 
 
 def _table(name: str, found: dict[tuple[str, str], list[dict[str, Any]]], steps: int) -> list[str]:
-    kinds = {"sequences": "sequences", "answers": "squared error" if TASKS[name].outputs == 1 else "answers"}
+    number = TASKS[name].outputs == 1
+    kinds = {"sequences": "sequences", "answers": "squared error" if number else "answers"}
+    digits = {"sequences": 3, "answers": 5 if number else 3}
     places = [(kind, f"{factor}") for kind in kinds for factor in FACTORS]
     header = [f"{name}, {steps:,} steps", *(f"{kinds[kind]}, {factor}x" for kind, factor in places)]
     rows = [
-        [cell, *(spread([end[factor][kind] for end in found[name, cell]]) for kind, factor in places)] for cell in CELLS
+        [cell, *(spread([end[factor][kind] for end in found[name, cell]], digits[kind]) for kind, factor in places)]
+        for cell in CELLS
     ]
     return [*table(header, rows), ""]
 
 
 def _draw(found: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
-    with panels("tasks", len(TASKS), "length, as a multiple of the longest in training", "sequences right") as axes:
+    with panels("tasks", len(TASKS), "length", "sequences right") as axes:
         for each, name in zip(axes, TASKS, strict=True):
             for cell in CELLS:
                 colour, marker = STYLES[cell]
