@@ -46,7 +46,7 @@ def epoch(model: LanguageModel, tokens: Tokens, gradient: Gradient, lanes: int, 
         def lengths(_: np.random.Generator, steps: int) -> Int64:
             return of_text(generator, steps)
 
-    cut = SequentialPartition(tokens, lanes, window, 0, lengths)
+    cut = SequentialPartition(tokens, lanes, window, 0, lengths=lengths)
     position = Position(Place(), model.initial_state(lanes))
     found: list[Tensor] = []
     seconds = rates = 0.0

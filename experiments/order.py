@@ -19,6 +19,7 @@ from throughtime.text.dataset import prepare
 from throughtime.training.display import Display
 from throughtime.training.lock import locked
 from throughtime.training.loop import Trainer
+from throughtime.training.ranks import Ranks
 from throughtime.training.run import settled
 
 PARTITIONS = ("random", "sequential")
@@ -52,7 +53,7 @@ def train_from(initialisation: int, tree: Mapping[str, Any], folder: Path, displ
     generator = torch.Generator().manual_seed(initialisation)
     weights = LanguageModel(recipe.model, dataset.tokenizer.vocabulary_size, generator).state_dict()
     with locked(folder):
-        trainer = Trainer(settled(recipe), dataset, folder, display)
+        trainer = Trainer(settled(recipe), dataset, folder, display, Ranks())
         trainer.model.load_state_dict(weights)
         trainer.run(None)
 

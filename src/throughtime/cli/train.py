@@ -104,15 +104,9 @@ def _share(processes: int, out: Path | None) -> None:
     if "--processes" in own:
         place = own.index("--processes")
         del own[place : place + 2]
-    launch = [
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={processes}",
-        f"--max-restarts={RESTARTS}",
-    ]
+    launch = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", f"--max-restarts={RESTARTS}"]
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, *launch, "-m", "throughtime", *own])
+    os.execv(sys.executable, [sys.executable, "-m", *launch, "-m", "throughtime", *own])
 
 
 def _training() -> ModuleType:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch import distributed as processes
+from torch.distributed.rendezvous import rendezvous
 
 from throughtime.errors import ThroughtimeError
 from throughtime.objective.evaluation import Fresh, Predictor, States
@@ -114,8 +115,8 @@ def this_rank() -> Ranks:
     rank, count = map(int, told)
     if count > 1 and not processes.is_initialized():
         # Where torchrun's meeting place outlives those who died, what they left there must not be taken for ours.
-        store, rank, count = next(processes.rendezvous("env://"))
-        own = processes.PrefixStore(f"start {_starts()}", store)
+        store, rank, count = next(rendezvous("env://"))
+        own = processes.PrefixStore(f"start {_starts()}", store)  # type: ignore[attr-defined]
         processes.init_process_group("gloo", store=own, rank=rank, world_size=count)
         atexit.register(processes.destroy_process_group)
     return Ranks(rank, count)
