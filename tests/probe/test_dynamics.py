@@ -28,6 +28,8 @@ def starts(size, lanes=2, scale=0.3):
         (known.rotation(7.3, 4.1), "quasi-periodic", [4.1, 7.3]),
         (known.rotation(9.0, 6.0), "oscillation", [18.0]),
         (known.rotation(7.3, factor=0.9), "point attractor", []),
+        (known.rotation(4.0, factor=0.985), "point attractor", []),
+        (known.random_elman(0.9, 128), "point attractor", []),
         (known.rotation(7.3, factor=1.1), "divergence", []),
         (known.Map(lambda h: h + 1e-3, 1), "undecided", []),
         (known.logistic(2.9), "point attractor", []),

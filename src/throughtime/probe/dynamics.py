@@ -22,6 +22,8 @@ SAME = 1e-6
 """Closer states are the same, in proportion to their norm (where that is above 1)."""
 BEYOND = 1e6
 """A state has diverged whose norm is larger."""
+SLOWING = 0.1
+"""A path is on its way to rest whose speed falls below this share of itself; it may seem to come back meanwhile."""
 SURE = 3.0
 """Standard errors by which an exponent must differ from 0."""
 
@@ -40,7 +42,7 @@ class Path(NamedTuple):
     error: float
     """Its standard error."""
     speed: float
-    """The largest distance of a step at the end."""
+    """The largest distance of a step in the last quarter."""
 
 
 class Dynamics(NamedTuple):
@@ -59,10 +61,11 @@ class Dynamics(NamedTuple):
 def dynamics(system: System, starts_BN: Tensor, settle: int = 1000, steps: int = 1000, exponents: int = 8) -> Dynamics:
     """Let the system run from several starts, and say what becomes of it.
 
-    A path that comes to rest is a point attractor. Else its largest Lyapunov exponent is compared with 0, for which it
-    is taken within three standard errors or 2 / steps. Above 0 the path is chaos. Below 0, if it comes back to a state,
-    it is a cycle of states, an oscillation whose period is their number. Else one period and its harmonics foretell the
-    path (oscillation), or two independent ones (quasi-periodic), or nothing here does (undecided).
+    A path that comes to rest, or steadily closer to it, is a point attractor. Else its largest Lyapunov exponent is
+    compared with 0, for which it is taken within three standard errors or 2 / steps. Above 0 the path is chaos. Below
+    0, if it comes back to a state, it is a cycle of states, an oscillation whose period is their number. Else one
+    period and its harmonics foretell the path (oscillation), or two independent ones (quasi-periodic), or nothing here
+    does (undecided).
 
     Args:
         system: F, reading its constant input.
@@ -88,9 +91,11 @@ def dynamics(system: System, starts_BN: Tensor, settle: int = 1000, steps: int =
 
 def _judge(s_TN: Tensor, exponent: float, error: float) -> Path:
     speed_T = s_TN.diff(dim=0).norm(dim=1)
-    speed, near = float(speed_T.max()), SAME * max(1.0, float(s_TN.norm(dim=1).max()))
+    quarter = max(1, len(speed_T) // 4)
+    early, speed = float(speed_T[:quarter].max()), float(speed_T[-quarter:].max())
+    near = SAME * max(1.0, float(s_TN.norm(dim=1).max()))
     zero = max(SURE * error, 2 / len(speed_T))
-    if speed < near:
+    if speed < near or (exponent < -zero and speed < SLOWING * early):
         return Path(POINT, (), 0.0, exponent, error, speed)
     if exponent > zero:
         return Path(CHAOS, (), 1.0, exponent, error, speed)
