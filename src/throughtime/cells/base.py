@@ -183,6 +183,11 @@ class GatedCell(Cell):
         Gates are shares from 0 to 1; `candidate` is what they let in. It takes `masks` too where `step` does.
         """
 
+    @final
+    def shares(self, x_BD: Tensor, state: State) -> dict[str, Tensor]:
+        """The gates without the candidate."""
+        return {name: values for name, values in self.gates(x_BD, state).items() if name != "candidate"}
+
 
 def unroll_steps(cell: Cell, x_TBD: Tensor, state: State, *masks: Masks) -> tuple[Tensor, State]:
     """The reference: `step` after `step`."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear
 
 from throughtime.cells.base import GatedCell, input_matrix, recurrent_matrix, register
-from throughtime.cells.lstm import LSTMState
+from throughtime.cells.lstm import LSTMState, gates_of
 from throughtime.cells.masks import Masks
 
 
@@ -78,13 +78,7 @@ LN(v; gain, shift) = gain * (v - mean(v)) / sqrt(var(v) + 1e-5) + shift"""
     def gates(self, x_BD: Tensor, state: LSTMState, masks: Masks | None = None) -> dict[str, Tensor]:
         from_x = layer_norm(linear(x_BD, self.W), self.gain_x.shape, self.gain_x, self.b, self.epsilon)
         from_h = layer_norm(self.product(state.hidden_BH, masks), self.gain_h.shape, self.gain_h, None, self.epsilon)
-        i, f, g, o = (from_x + from_h).chunk(4, dim=1)
-        return {
-            "input": torch.sigmoid(i),
-            "forget": torch.sigmoid(f),
-            "candidate": torch.tanh(g),
-            "output": torch.sigmoid(o),
-        }
+        return gates_of(from_x + from_h)
 
     def step(self, x_BD: Tensor, state: LSTMState, masks: Masks | None = None) -> tuple[Tensor, LSTMState]:
         i, f, g, o = self.gates(x_BD, state, masks).values()

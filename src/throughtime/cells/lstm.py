@@ -19,6 +19,17 @@ class LSTMState(NamedTuple):
     cell_BH: Tensor
 
 
+def gates_of(sums: Tensor) -> dict[str, Tensor]:
+    """The gates and the candidate, from the sums [B, 4H] in the order i, f, g, o."""
+    i, f, g, o = sums.chunk(4, dim=1)
+    return {
+        "input": torch.sigmoid(i),
+        "forget": torch.sigmoid(f),
+        "candidate": torch.tanh(g),
+        "output": torch.sigmoid(o),
+    }
+
+
 def _fused(cell: LSTM, x_TBD: Tensor, state: LSTMState, masks: Masks | None = None) -> tuple[Tensor, LSTMState]:
     before = (state.hidden_BH[None], state.cell_BH[None])
     weights = [cell.W, cell.recurrent_weights(masks), cell.b, torch.zeros_like(cell.b)]
@@ -76,14 +87,7 @@ h_t = o_t * tanh(c_t)"""
         return LSTMState(self.zeros(batch_size), self.zeros(batch_size))
 
     def gates(self, x_BD: Tensor, state: LSTMState, masks: Masks | None = None) -> dict[str, Tensor]:
-        sums = linear(x_BD, self.W, self.b) + self.product(state.hidden_BH, masks)
-        i, f, g, o = sums.chunk(4, dim=1)
-        return {
-            "input": torch.sigmoid(i),
-            "forget": torch.sigmoid(f),
-            "candidate": torch.tanh(g),
-            "output": torch.sigmoid(o),
-        }
+        return gates_of(linear(x_BD, self.W, self.b) + self.product(state.hidden_BH, masks))
 
     def step(self, x_BD: Tensor, state: LSTMState, masks: Masks | None = None) -> tuple[Tensor, LSTMState]:
         i, f, g, o = self.gates(x_BD, state, masks).values()

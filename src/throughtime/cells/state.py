@@ -47,6 +47,11 @@ def detach(state: State) -> State:
     return map_state(torch.Tensor.detach, state)
 
 
+def tracked(state: State) -> State:
+    """The same numbers; gradients that go back to them end there, and are kept."""
+    return map_state(lambda array: array.detach().requires_grad_(), state)
+
+
 def reset_rows(state: State, fresh_B: Tensor, initial: State) -> State:
     """The rows of `initial` where `fresh_B` is true, of `state` elsewhere."""
     return map_state(lambda old, new: torch.where(_column(fresh_B, old), new, old), state, initial)

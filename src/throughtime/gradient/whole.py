@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from throughtime.cells.state import State, detach, leaves, map_state
+from throughtime.cells.state import State, detach, leaves, tracked
 from throughtime.errors import ThroughtimeError
 from throughtime.models.language import LanguageModel
 from throughtime.streams.partition import Partition, Place
@@ -130,7 +130,7 @@ def _back(
     upstream: list[Tensor] | None,
 ) -> tuple[float, State, list[Tensor]]:
     """Run a stretch and go back through it: its nats, the state after it, and the gradients of the state before it."""
-    before = map_state(lambda array: array.detach().requires_grad_(), state)
+    before = tracked(state)
     after, nats = before, torch.zeros(())
     for place in places:
         nats_TB, after = _nats(model, partition[place], after, noise)

@@ -14,14 +14,10 @@ from torch import Tensor
 
 from throughtime.cells.base import Cell, GatedCell
 from throughtime.probe.system import Floats, System, Trajectory, by_layer, jacobians, shaped
+from throughtime.training.signs import NEAR_ONE, OPEN, SHUT
 
 Complexes = npt.NDArray[np.complex128]
 
-SHUT, OPEN = 0.1, 0.9
-"""A gate below or above is saturated (Karpathy, Johnson & Fei-Fei 2015, "Visualizing and understanding recurrent
-networks")."""
-NEAR_ONE = 0.95
-"""A squashed output of more, or below minus this, is saturated."""
 STILL = 0.01
 """A unit is dead whose output stays within this share of the layer's root mean square output."""
 
@@ -117,8 +113,7 @@ def _gates(system: System, cell: GatedCell, path: Trajectory) -> dict[str, Gate]
     (state,) = shaped(system, path.states_TBN[:-1, 0])
     return {
         name: Gate(float(values_TH.mean()), _share(values_TH < SHUT), _share(values_TH > OPEN))
-        for name, values_TH in cell.gates(path.inputs_TBD[:, 0], state).items()
-        if name != "candidate"
+        for name, values_TH in cell.shares(path.inputs_TBD[:, 0], state).items()
     }
 
 

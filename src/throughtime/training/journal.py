@@ -55,7 +55,7 @@ class Recent:
         self._before = loss, tokens_per_second
         self._losses: list[tuple[float, int]] = []
         self._norms: list[float] = []
-        self._clipped = 0
+        self._tokens = self._clipped = 0
         self._seconds = 0.0
 
     def as_list(self) -> list[Any]:
@@ -67,12 +67,14 @@ class Recent:
         """What `as_list` gave."""
         made = cls(*held[0])
         made._losses = [(loss, tokens) for loss, tokens in held[1]]
+        made._tokens = sum(tokens for _, tokens in made._losses)
         made._norms, made._clipped, made._seconds = held[2:]
         return made
 
     def add(self, loss: float, tokens: int, norm: float, clipped: bool, seconds: float) -> None:
         """A step: the mean loss of its tokens, the gradient's norm and whether it was too large."""
         self._losses.append((loss, tokens))
+        self._tokens += tokens
         self._norms.append(norm)
         self._clipped += clipped
         self._seconds += seconds
@@ -94,7 +96,3 @@ class Recent:
     @property
     def tokens_per_second(self) -> float:
         return self._tokens / self._seconds if self._seconds else self._before[1]
-
-    @property
-    def _tokens(self) -> int:
-        return sum(tokens for _, tokens in self._losses)

@@ -132,14 +132,13 @@ class Learner:
 
     def taken_apart(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
         """All of it as arrays and facts. Every process has to ask at the same time; all get the same."""
-        lanes = self.partition.lanes
         remembered = self.optimiser.state_dict()["state"]
         arrays = {
             "model": self.model.state_dict(),
             "optimiser": {
                 f"{index}.{name}": array for index, entry in remembered.items() for name, array in entry.items()
             },
-            "position": self._position_arrays(lanes),
+            "position": self._position_arrays(),
             "noise": {str(rank): state for rank, state in enumerate(self.ranks.gather(self.noise.get_state()))},
         }
         facts = {
@@ -167,9 +166,9 @@ class Learner:
         else:
             self.noise.set_state(drawn)
 
-    def _position_arrays(self, lanes: int) -> Arrays:
+    def _position_arrays(self) -> Arrays:
         def whole(state: State) -> State:
-            return map_state(lambda array: self.ranks.join_lanes(array, lanes), state)
+            return map_state(lambda array: self.ranks.join_lanes(array, self.partition.lanes), state)
 
         arrays = to_arrays(whole(self.position.state))
         for index, behind in enumerate(self.position.behind):

@@ -146,8 +146,8 @@ class OverRanks:
     ) -> tuple[NDArray[np.float64], States]:
         lanes = inputs_TB.shape[1]
         own = self._own(lanes)
-        nats_TB, after = np.zeros((len(inputs_TB), len(own))), state_SBH[:, own]
-        if len(own):
+        nats_TB, after = np.zeros((len(inputs_TB), own.stop - own.start)), state_SBH[:, own]
+        if after.shape[1]:
             fresh = None if fresh_TB is None else fresh_TB[:, own]
             nats_TB, after = self._model.nats(inputs_TB[:, own], targets_TB[:, own], fresh, after)
         return self._join(nats_TB, lanes), self._join(after, lanes)
@@ -156,12 +156,13 @@ class OverRanks:
         lanes = inputs_TB.shape[1]
         own = self._own(lanes)
         after = state_SBH[:, own]
-        if len(own):
+        if after.shape[1]:
             after = self._model.advance(inputs_TB[:, own], fresh_TB[:, own], after)
         return self._join(after, lanes)
 
-    def _own(self, lanes: int) -> Int64:
-        return np.array(self._ranks.own(lanes), np.int64)
+    def _own(self, lanes: int) -> slice:
+        own = self._ranks.own(lanes)
+        return slice(own.start, own.stop)
 
     def _join(self, array: NDArray[Float], lanes: int) -> NDArray[Float]:
         joined: NDArray[Float] = self._ranks.join_lanes(torch.from_numpy(np.ascontiguousarray(array)), lanes, 1).numpy()

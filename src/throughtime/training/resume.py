@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load, save
-from torch import Tensor
 
 from throughtime import engine
 from throughtime import folder as folders
@@ -81,29 +80,31 @@ def share(found: Checkpoint | None, ranks: Ranks) -> Checkpoint | None:
     """The checkpoint that the process that leads has found, for all."""
     if ranks.count == 1:
         return found
-    about = {} if found is None else {"step": found.step, "facts": found.facts, "folder": str(found.folder)}
-    arrays = (
+    parts = {} if found is None else found.arrays
+    about = (
         {}
         if found is None
-        else {f"{part} {name}": array for part, group in found.arrays.items() for name, array in group.items()}
+        else {"step": found.step, "facts": found.facts, "folder": str(found.folder), "parts": list(parts)}
     )
     about = json.loads(ranks.share(json.dumps(about).encode()))
-    received = load(ranks.share(save(arrays)))
     if not about:
         return None
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, array in received.items():
-        part, _, name = key.partition(" ")
-        parts.setdefault(part, {})[name] = array
-    parts.setdefault("best", {})
-    return Checkpoint(about["step"], parts, about["facts"], Path(about["folder"]))
+    arrays = {part: load(ranks.share(save(parts.get(part, {})))) for part in about["parts"]}
+    return Checkpoint(about["step"], arrays, about["facts"], Path(about["folder"]))
+
+
+def identity(dataset: Dataset) -> dict[str, Any]:
+    """Which text is read, and in which tokens: by digests."""
+    return {
+        "text": {name: ids.facts.text for name, ids in dataset.splits().items()},
+        "tokeniser": dataset.tokenizer.digest,
+    }
 
 
 def circumstances(dataset: Dataset, ranks: Ranks) -> dict[str, Any]:
     """What a run must find again, or the numbers would be others: the text; and what it should, to the last bit."""
     return {
-        "text": {name: ids.facts.text for name, ids in dataset.splits().items()},
-        "tokeniser": dataset.tokenizer.digest,
+        **identity(dataset),
         "machine": {
             "throughtime": VERSION,
             "PyTorch": torch.__version__,

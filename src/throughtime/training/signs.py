@@ -13,13 +13,17 @@ import torch
 from torch import Tensor
 
 from throughtime.cells.base import Cell, GatedCell
-from throughtime.cells.state import State, leaves, map_state
+from throughtime.cells.state import State, leaves, tracked
 from throughtime.models.language import LanguageModel
 from throughtime.streams.window import Window
 
 PRODUCTS = 40
 """Of the recurrent matrix with a vector, for its spectral radius."""
-SHUT, OPEN, NEAR_ONE = 0.1, 0.9, 0.95
+SHUT, OPEN = 0.1, 0.9
+"""A gate below or above is saturated (Karpathy, Johnson & Fei-Fei 2015, "Visualizing and understanding recurrent
+networks")."""
+NEAR_ONE = 0.95
+"""A squashed output of more, or below minus this, is saturated."""
 VANISHED, EXPLODED = 1e-6, 1e3
 """What comes back over a window of a gradient of 1."""
 
@@ -101,7 +105,7 @@ def warnings(found: list[Signs], steps: int) -> Iterator[tuple[str, str]]:
 
 def _pulled(model: LanguageModel, ids_TB: Tensor, targets_TB: Tensor, state: State) -> list[float]:
     """Norms of the gradients of each layer's state before the tokens, for the loss of the last; means over lanes."""
-    before = map_state(lambda array: array.detach().requires_grad_(), state)
+    before = tracked(state)
     with torch.enable_grad():
         nats_TB, _ = model.nats(ids_TB, targets_TB, before)
     found = iter(torch.autograd.grad(nats_TB.sum(), leaves(before), materialize_grads=True))
@@ -115,8 +119,7 @@ def _saturated(model: LanguageModel, ids_B: Tensor, state: State) -> list[float]
     for cell, layer in zip(model.stack.layers(), state, strict=True):
         y_BH, _ = cell.step(x_BD, layer)
         if isinstance(cell, GatedCell):
-            gates = [gate for name, gate in cell.gates(x_BD, layer).items() if name != "candidate"]
-            values = torch.cat(gates)
+            values = torch.cat(list(cell.shares(x_BD, layer).values()))
             beyond = (values < SHUT) | (values > OPEN)
         else:
             beyond = y_BH.abs() > NEAR_ONE

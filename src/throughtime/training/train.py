@@ -22,7 +22,7 @@ from throughtime.training.learner import Learner
 from throughtime.training.lock import locked
 from throughtime.training.loop import Result, Trainer, introduction
 from throughtime.training.ranks import Ranks, started_again, this_rank
-from throughtime.training.resume import find_checkpoint, share
+from throughtime.training.resume import find_checkpoint, identity, share
 from throughtime.training.run import free_folder, settled
 
 
@@ -106,7 +106,7 @@ def _prepare(recipe: Recipe, mine: Ranks) -> Dataset:
     torch.set_num_threads(min(recipe.training.threads or threads, threads))
     with mine.in_turn():
         dataset = prepare(recipe.text)
-    digests = " ".join([dataset.tokenizer.digest, *(ids.facts.text for ids in dataset.splits().values())]).encode()
+    digests = json.dumps(identity(dataset)).encode()
     if mine.share(digests) != digests:
         raise ThroughtimeError(
             f"{', '.join(recipe.text.sources)} is another text here than where the first process runs; "
