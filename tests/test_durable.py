@@ -26,7 +26,7 @@ def test_a_block_that_fails_leaves_what_was_there(tmp_path):
     with pytest.raises(TypeError), durable.new_file(path) as file:
         file.write("not bytes")
     with pytest.raises(TypeError), durable.new_folder(tmp_path / "folder") as partial:
-        durable.write_file(partial / "b", "not bytes")
+        durable.write_file(partial / "b", ["not bytes"])
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -54,7 +54,7 @@ def test_a_new_folder_takes_no_other_ones_place(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "old").touch()
     with pytest.raises(OSError), durable.new_folder(tmp_path / "a") as partial:
-        durable.write_file(partial / "new", b"")
+        durable.write_file(partial / "new", [])
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["old"]
 
 

@@ -11,12 +11,14 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Self, final
 
 PARTIAL = ".partial"
+Piece = bytes | memoryview
+"""Of what is written."""
 
 
 @final
@@ -85,10 +87,14 @@ def new_folder(path: Path) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file of a folder in the making. It is on disk afterwards; its name is once the folder has been synced."""
+def write_file(path: Path, content: Iterable[Piece]) -> None:
+    """Write a file of a folder in the making, piece by piece.
+
+    It is on disk afterwards; its name is once the folder has been synced.
+    """
     with _create(path) as file:
-        file.write(content)
+        for piece in content:
+            file.write(piece)
         _sync(file)
 
 

@@ -210,6 +210,8 @@ class Training(Settings):
     """Of the older checkpoints each n-th is kept too; 0: none."""
     signs_every: Whole = 500
     """Steps between looks at gradients and units, layer by layer, which the journal keeps; 0: none."""
+    shard: bool = False
+    """Deal weights, gradients and means to the processes, for a model that outgrows a machine; one keeps all."""
     threads: Whole = 0
     """Processor threads; 0: all that the process may use."""
 
@@ -252,6 +254,11 @@ class Recipe(Settings):
             raise ValueError("gradient.lengths 'geometric' needs a streams.window of at least 2, got 1")
         if gradient.truncation == "random" and not gradient.cut and streams.window < 2:
             raise ValueError("gradient.cut must be given where streams.window is 1: 1 / window would cut at each step")
+        if self.training.shard and gradient.truncation == "none":
+            raise ValueError(
+                "training.shard needs a gradient.truncation other than 'none', under which each process runs as many "
+                "windows at once as its memory holds, while shares have to be gathered together"
+            )
         return self
 
 

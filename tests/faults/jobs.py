@@ -148,7 +148,7 @@ def _save_again(folder: Path) -> None:
 
 def _folder(folder: Path) -> None:
     with durable.new_folder(folder / "new" / "int8") as partial:
-        durable.write_file(partial / "a", b"a" * 100_000)
+        durable.write_file(partial / "a", [b"a" * 100_000])
         durable.replace_file(partial / "b", b"b")
 
 

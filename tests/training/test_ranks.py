@@ -43,13 +43,51 @@ KINDS = {
     "random": {"streams": {"partition": "random"}, "training": {"steps": STEPS}},
     "cuts": {"gradient": {"truncation": "random", "cut": 0.05}},
     "documents": {"text": {"separator": "jugs"}, "gradient": {"clip_quantile": 0.8}},
+    "shards": {
+        "training": {"shard": True, "steps": STEPS, "signs_every": 20, "learning_rate": 0.001},
+        "model": {"cell": "lstm", "layers": 2, "tied": True},
+        "gradient": {"clip_norm": 0.2},
+    },
 }
-DROPPED = {"model": {"dropout": 0.3}}
+GONE_ON = {
+    "dropped": {"model": {"dropout": 0.3}},
+    "dropped-shards": {
+        "training": {"shard": True},
+        "model": {"dropout": 0.3, "weight_drop": 0.2},
+        "gradient": {"clip_value": 0.02, "clip_quantile": 0.8},
+    },
+}
+"""Those that two processes go on with after they were cut."""
+ALONE = ("sequential", "shards")
+"""Kinds of which one process goes on with what two began."""
 JOBS = """
 import json, sys, throughtime
+
+def held(recipe):
+    "Of each parameter the rows of its weights, its gradient and its means that this process holds."
+    from throughtime.text.dataset import prepare
+    from throughtime.training.learner import Learner
+    from throughtime.training.ranks import this_rank
+    recipe = throughtime.recipe.build(recipe)
+    learner = Learner(recipe, prepare(recipe.text), this_rank())
+    optimise, found = learner.optimiser.step, {}
+
+    def look():
+        optimise()
+        for name, parameter in learner.model.named_parameters():
+            means = learner.optimiser.state[parameter]
+            arrays = parameter, parameter.grad, means["exp_avg"], means["exp_avg_sq"]
+            found[name] = [len(array.to_local()) for array in arrays]
+
+    learner.optimiser.step = look
+    learner.step(0.5, [])
+    return found
+
 for job in json.loads(sys.argv[1]):
     if "resume" in job:
         throughtime.resume(job["resume"])
+    elif "held" in job:
+        print(json.dumps(held(job["held"])))
     else:
         throughtime.train(job["recipe"], job["out"])
 """
@@ -57,26 +95,28 @@ for job in json.loads(sys.argv[1]):
 
 
 def run(processes, jobs):
-    """Do jobs in so many processes at once, as torchrun would start them."""
+    """Do jobs in so many processes at once, as torchrun would start them: what each prints."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
     children = [
         subprocess.Popen(
             [sys.executable, "-c", JOBS, json.dumps(jobs)],
-            env={**os.environ, **told, "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(processes)},
+            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(processes)},
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(processes)
     ]
     try:
-        errors = [child.communicate(timeout=240)[1] for child in children]
+        told = [child.communicate(timeout=240) for child in children]
     finally:
         for child in children:
             child.kill()
-    assert [child.returncode for child in children] == [0] * processes, errors
+    assert [child.returncode for child in children] == [0] * processes, [err for _, err in told]
+    return [out for out, _ in told]
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +136,16 @@ def trained(text, tmp_path_factory):
         return {"recipe": recipe, "out": str(base / name)}
 
     run(1, [job(changes, f"{kind}-1") for kind, changes in KINDS.items()])
-    run(2, [*(job(changes, f"{kind}-2") for kind, changes in KINDS.items()), job(DROPPED, "dropped")])
-    cut(base / "dropped", base / "dropped-again", 15)
-    cut(base / "sequential-2", base / "sequential-alone", 165)
-    run(2, [{"resume": str(base / "dropped-again")}])
-    run(1, [{"resume": str(base / "sequential-alone")}])
+    run(
+        2,
+        [job(changes, f"{kind}-2") for kind, changes in KINDS.items()] + [job(GONE_ON[name], name) for name in GONE_ON],
+    )
+    for name in GONE_ON:
+        cut(base / name, base / f"{name}-again", 15)
+    for kind in ALONE:
+        cut(base / f"{kind}-2", base / f"{kind}-alone", 165)
+    run(2, [{"resume": str(base / f"{name}-again")} for name in GONE_ON])
+    run(1, [{"resume": str(base / f"{kind}-alone")} for kind in ALONE])
     return base
 
 
@@ -134,19 +179,47 @@ def test_two_processes_come_to_the_same_as_one(trained, kind):
         torch.testing.assert_close(position[1][name], array, rtol=1e-3, atol=1e-4)
 
 
-def test_as_many_processes_go_on_to_the_last_bit(trained):
+@pytest.mark.parametrize("name", GONE_ON)
+def test_as_many_processes_go_on_to_the_last_bit(trained, name):
     found, wanted = (
-        Checkpoints(trained / name / "checkpoints").newest().checkpoint.arrays for name in ("dropped-again", "dropped")
+        Checkpoints(trained / folder / "checkpoints").newest().checkpoint.arrays for folder in (f"{name}-again", name)
     )
     assert len(wanted["noise"]) == 2
     for part, arrays in wanted.items():
         assert all(torch.equal(found[part][name], array) for name, array in arrays.items()), part
 
 
-def test_another_number_of_processes_goes_on_in_the_same_text(trained):
-    found, wanted = (entries(trained / name, "train") for name in ("sequential-alone", "sequential-1"))
+@pytest.mark.parametrize("kind", ALONE)
+def test_another_number_of_processes_goes_on_in_the_same_text(trained, kind):
+    found, wanted = (entries(trained / name, "train") for name in (f"{kind}-alone", f"{kind}-1"))
     for name in ("tokens", "nats_per_token", "gradient_norm"):
         assert [e[name] for e in found] == pytest.approx([e[name] for e in wanted], rel=1e-5)
+
+
+def test_shards_come_to_the_same_checkpoint_and_signs_as_a_model_in_one_piece(trained):
+    one, two = (Checkpoints(trained / f"shards-{count}" / "checkpoints").newest().checkpoint for count in (1, 2))
+    for part in ("model", "optimiser", "best"):
+        assert one.arrays[part].keys() == two.arrays[part].keys()
+        for name, array in one.arrays[part].items():
+            torch.testing.assert_close(two.arrays[part][name], array, rtol=1e-3, atol=1e-4)
+    found, wanted = (entries(trained / f"shards-{count}", "signs") for count in (2, 1))
+    assert len(found) == len(wanted) == STEPS // 20
+    norms = [[layer["gradient_norm"] for entry in signs for layer in entry["layers"]] for signs in (found, wanted)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+
+
+def test_of_a_model_in_shards_each_process_holds_its_rows(text):
+    held = run(2, [{"held": recipes.merge({**SMALL, "text": {"sources": [text]}}, KINDS["shards"])}])
+    rows = [json.loads(line) for line in held]
+    assert rows[0].keys() == rows[1].keys()
+    for first, second in zip(rows[0].values(), rows[1].values(), strict=True):
+        assert len(first) == 4  # weights, gradient, two means
+        assert all(0 <= a - b <= 1 for a, b in zip(first, second, strict=True))
+
+
+def test_shards_cannot_go_back_through_a_whole_epoch():
+    with pytest.raises(SettingError, match=r"training\.shard needs"):
+        recipes.build({"training": {"shard": True}, "gradient": {"truncation": "none"}})
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds a process by its environment")

@@ -170,7 +170,8 @@ class Cell(nn.Module, ABC):
     @final
     def zeros(self, batch_size: int) -> Tensor:
         """Zeros of shape [B, H] where the parameters are, for an initial state."""
-        return next(self.parameters()).new_zeros(batch_size, self.hidden_size)
+        like = next(self.parameters())  # which may be dealt to several processes; a state never is
+        return torch.zeros(batch_size, self.hidden_size, dtype=like.dtype, device=like.device)
 
 
 class GatedCell(Cell):

@@ -37,7 +37,7 @@ def command(run: Path, text: str | None, out: Path | None) -> None:
         folders.write_weights(partial, found.arrays, "int8")
         for path in copied:
             if path.exists():
-                write_file(partial / path.name, path.read_bytes())
+                write_file(partial / path.name, [path.read_bytes()])
     after = open_run(out)
     perplexities = [evaluate(opened.model.network, ids).perplexity for opened in (before, after)]
     for what, opened, perplexity in zip((found.held, "int8"), (before, after), perplexities, strict=True):

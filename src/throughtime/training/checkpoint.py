@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, final
@@ -20,11 +22,12 @@ from typing import Annotated, Any, Literal, NamedTuple, final
 import torch
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 from throughtime import durable
 from throughtime.errors import SettingError, ThroughtimeError
+from throughtime.training.ranks import is_dealt, whole
 
 FACTS, MANIFEST, LAST = "facts.json", "manifest.json", "last"
 SUFFIX = ".safetensors"
@@ -33,6 +36,11 @@ NAME = re.compile(r"step-([0-9]{1,18})(\.[0-9]{1,18})?")
 
 Arrays = Mapping[str, Mapping[str, Tensor]]
 """For each file, by its name without the ending, its arrays by theirs."""
+TYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+"""What safetensors calls them."""
 
 
 class Checkpoint(NamedTuple):
@@ -40,7 +48,8 @@ class Checkpoint(NamedTuple):
 
     step: int
     arrays: dict[str, dict[str, Tensor]]
-    """For each file, by its name without the ending, its arrays by theirs."""
+    """For each file, by its name without the ending, its arrays by theirs. They are fetched from the file as they are
+    used: to be copied, not kept."""
     facts: dict[str, Any]
     folder: Path
     """Where it lies."""
@@ -98,11 +107,12 @@ class Checkpoints:
         """Write a checkpoint, then remove those that are not to be kept.
 
         It is on disk, or an error is raised, by the end of the next call of any method: the arrays are copied, so that
-        they may change as soon as this returns, and a thread writes.
+        they may change as soon as this returns, and a thread writes. Arrays dealt to several processes are written
+        before this returns, one by one, while the others gather them too (`gather`).
 
         Args:
             step: the optimiser step after which it is written.
-            arrays: any types that safetensors has.
+            arrays: of TYPES.
             facts: the rest, as JSON has it.
             best: whether the model is the best so far: the newest of these is kept.
 
@@ -111,6 +121,9 @@ class Checkpoints:
         """
         self.close()
         text = json.dumps(facts) + "\n"
+        if any(is_dealt(array) for part in arrays.values() for array in part.values()):
+            self._write(step, arrays, text, best)
+            return
         copies = {name: {key: _copy(array) for key, array in part.items()} for name, part in arrays.items()}
         thread = ThreadPoolExecutor(1)
         self._pending = thread.submit(self._write, step, copies, text, best)
@@ -155,10 +168,9 @@ class Checkpoints:
             with durable.new_folder(place) as partial:
                 files = {}
                 for name, content in _contents(arrays, facts):
-                    durable.write_file(partial / name, content)
-                    files[name] = _File(bytes=len(content), sha256=_hash(content))
+                    files[name] = _write_file(partial / name, content)
                 manifest = _Manifest(step=step, number=number, best=best, files=files)
-                durable.write_file(partial / MANIFEST, manifest.to_bytes())
+                durable.write_file(partial / MANIFEST, [manifest.to_bytes()])
             durable.replace_file(self.folder / LAST, f"{place.name}\n".encode())
             durable.remove_folders(self._expired())
         except OSError as error:
@@ -203,11 +215,50 @@ class Checkpoints:
         return [place for place in (*dict(whole), *damaged) if place not in kept]
 
 
-def _contents(arrays: Arrays, facts: str) -> Iterator[tuple[str, bytes]]:
-    """The files of a checkpoint, made one at a time."""
+def gather(arrays: Arrays) -> None:
+    """Take part in the writing of arrays that are dealt, in a process that does not write."""
+    for part in arrays.values():
+        for _ in _pieces(part):
+            pass
+
+
+def _contents(arrays: Arrays, facts: str) -> Iterator[tuple[str, Iterable[durable.Piece]]]:
+    """The files of a checkpoint, made as they are written."""
     for name, part in arrays.items():
-        yield name + SUFFIX, save(dict(part))
-    yield FACTS, facts.encode()
+        yield name + SUFFIX, _pieces(part)
+    yield FACTS, [facts.encode()]
+
+
+def _pieces(part: Mapping[str, Tensor]) -> Iterator[durable.Piece]:
+    """A file of safetensors, of which no more than one array is whole in memory at a time.
+
+    That is eight bytes with the length of a header, the header (JSON: types, shapes, where each array lies) and the
+    arrays, those with the widest entries first, so that none lies askew.
+    """
+    arrays = sorted(part.items(), key=lambda entry: (-entry[1].element_size(), entry[0]))
+    header, end = {}, 0
+    for name, array in arrays:
+        begin, end = end, end + array.numel() * array.element_size()
+        header[name] = {"dtype": TYPES[array.dtype], "shape": [*array.shape], "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for _, array in arrays:
+        yield whole(array).detach().flatten().view(torch.uint8).numpy().data
+
+
+def _write_file(path: Path, content: Iterable[durable.Piece]) -> _File:
+    digest, size = hashlib.sha256(), 0
+
+    def passing() -> Iterator[durable.Piece]:
+        nonlocal size
+        for piece in content:
+            digest.update(piece)
+            size += len(piece)
+            yield piece
+
+    durable.write_file(path, passing())
+    return _File(bytes=size, sha256=digest.hexdigest())
 
 
 def _copy(array: Tensor) -> Tensor:
@@ -215,7 +266,8 @@ def _copy(array: Tensor) -> Tensor:
 
 
 def _read_manifest(place: Path) -> _Manifest:
-    content = _read_bytes(place / MANIFEST)
+    with _reading(place / MANIFEST):
+        content = (place / MANIFEST).read_bytes()
     try:
         manifest = _Manifest.model_validate_json(content)
     except ValidationError as error:
@@ -229,42 +281,47 @@ def _read_manifest(place: Path) -> _Manifest:
     return manifest
 
 
-def _files(place: Path, manifest: _Manifest) -> Iterator[tuple[str, bytes]]:
-    """The files of a checkpoint by their names, each as it was written, or an error says which is not."""
+def _check(place: Path, manifest: _Manifest) -> None:
+    """Raise an error that says which file is not as it was written."""
     for name, about in manifest.files.items():
-        content = _read_bytes(place / name)
-        if len(content) != about.bytes:
-            raise ThroughtimeError(f"{place / name} is damaged: it has {len(content):,} bytes, not {about.bytes:,}")
-        if _hash(content) != about.sha256:
-            raise ThroughtimeError(f"{place / name} is damaged: its SHA-256 is another")
-        yield name, content
+        path = place / name
+        with _reading(path), path.open("rb") as file:
+            size, digest = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+        if size != about.bytes:
+            raise ThroughtimeError(f"{path} is damaged: it has {size:,} bytes, not {about.bytes:,}")
+        if digest != about.sha256:
+            raise ThroughtimeError(f"{path} is damaged: its SHA-256 is another")
 
 
 def _holds(place: Path, manifest: _Manifest) -> bool:
     try:
-        return all(True for _ in _files(place, manifest))
+        _check(place, manifest)
     except ThroughtimeError:
         return False
+    return True
 
 
 def _read(place: Path, manifest: _Manifest) -> Checkpoint:
+    _check(place, manifest)
     arrays, facts = {}, {}
-    for name, content in _files(place, manifest):
-        try:
+    for name in manifest.files:
+        with _reading(place / name):
             if name == FACTS:
-                facts = json.loads(content)
+                facts = json.loads((place / name).read_bytes())
             else:
-                arrays[name.removesuffix(SUFFIX)] = load(content)
-        except (SafetensorError, ValueError, KeyError, RecursionError) as error:
-            raise ThroughtimeError(f"cannot read {place / name}: {' '.join(str(error).split())}") from None
+                arrays[name.removesuffix(SUFFIX)] = load_file(place / name)
     return Checkpoint(manifest.step, arrays, facts, place)
 
 
-def _read_bytes(path: Path) -> bytes:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What goes wrong with a file, in a line."""
     try:
-        return path.read_bytes()
+        yield
     except OSError as error:
         raise ThroughtimeError(f"cannot read {path}: {error.strerror}") from None
+    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
+        raise ThroughtimeError(f"cannot read {path}: {' '.join(str(error).split())}") from None
 
 
 def _step(place: Path) -> int:

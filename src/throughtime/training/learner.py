@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from throughtime.text.dataset import Dataset
 from throughtime.training.optimiser import learning_rate, optimiser
 from throughtime.training.ranks import Ranks
 from throughtime.training.signs import Signs, gradient_norms, signs
+
+if TYPE_CHECKING:
+    from throughtime.training.shards import Shards
 
 Arrays = dict[str, Tensor]
 
@@ -87,6 +90,7 @@ class Learner:
         self.truncation = truncation(recipe.gradient, streams.window, seed)
         self.partition = partition(dataset.train, streams, seed, self.truncation.lengths, ranks.own(streams.lanes))
         self.model = LanguageModel(recipe.model, dataset.tokenizer.vocabulary_size, torch.Generator().manual_seed(seed))
+        self.shards = _shards(self.model, ranks) if recipe.training.shard and ranks.count > 1 else None
         self.parameters = list(self.model.parameters())
         self.optimiser = optimiser(self.parameters, recipe.training)
         self.clipping = Clipping(recipe.gradient)
@@ -104,11 +108,12 @@ class Learner:
         """
         counts, here = self.counts, self.position
         update = self.truncation.update(self.model, self.partition, here, self.noise, progress)
-        loss, *told = self.ranks.add_up(self.parameters, [update.loss, *asked])
+        own = [] if self.shards else self.parameters  # gradients in shares have been summed on the way back
+        loss, *told = self.ranks.add_up(own, [update.loss, *asked])
         found = []
         if watched:
             window, norms = self.partition[here.place], gradient_norms(self.model)
-            found = signs(self.model, window, here.state, norms) if len(window.inputs_TB) > 1 else []
+            found = signs(self.whole_model(), window, here.state, norms) if len(window.inputs_TB) > 1 else []
         norm, bound = self.clipping(self.parameters)
         done = Step(here.place, loss, update.tokens, norm, bound, told, found)
         counts.steps += 1
@@ -127,11 +132,16 @@ class Learner:
         self.position = Position(self.position.place, self._initial())
 
     def weights(self) -> Arrays:
-        """A copy of the model's."""
+        """A copy of the model's, dealt as they are."""
         return {name: array.clone() for name, array in self.model.state_dict().items()}
 
+    def whole_model(self) -> LanguageModel:
+        """The model, with whole weights as they are now. Every process has to ask at the same time."""
+        return self.shards.whole_model() if self.shards else self.model
+
     def taken_apart(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
-        """All of it as arrays and facts. Every process has to ask at the same time; all get the same."""
+        """All of it as arrays and facts. Every process has to ask at the same time; all get the same, except of what is
+        dealt, each its share."""
         remembered = self.optimiser.state_dict()["state"]
         arrays = {
             "model": self.model.state_dict(),
@@ -149,8 +159,26 @@ class Learner:
         }
         return arrays, facts
 
+    def keep(self, part: str, name: str, array: Tensor) -> Tensor:
+        """A copy of an array that was taken apart; of one that is dealt here, the own share.
+
+        Args:
+            part: one of those of `taken_apart`, or `best`: weights of the model.
+            name: of the array there.
+            array: whole.
+        """
+        if self.shards is None or part not in ("model", "best", "optimiser"):
+            return array.clone()
+        if part != "optimiser":
+            return self.shards.share_of(array, self.model.get_parameter(name))
+        optimised = [p for group in self.optimiser.param_groups for p in group["params"]]
+        return self.shards.share_of(array, optimised[int(name.partition(".")[0])])
+
     def put_together(self, arrays: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]) -> None:
-        """Become what was taken apart. Where there are more processes than then, the new ones draw other noise."""
+        """Become what was taken apart, from what `keep` made of it.
+
+        Where there are more processes than then, the new ones draw other noise.
+        """
         self.model.load_state_dict(dict(arrays["model"]))
         remembered: dict[int, Arrays] = {}
         for key, array in arrays["optimiser"].items():
@@ -192,6 +220,13 @@ class Learner:
 
     def _initial(self) -> State:
         return self.model.initial_state(len(self.partition.own))
+
+
+def _shards(model: LanguageModel, ranks: Ranks) -> Shards:
+    """Imported where they are needed: that takes most of a second."""
+    from throughtime.training.shards import Shards
+
+    return Shards(model, ranks)
 
 
 def _noise(seed: int, rank: int) -> torch.Generator:

@@ -26,7 +26,7 @@ from throughtime.streams.partition import Partition, Place
 from throughtime.text.dataset import Dataset, describe
 from throughtime.text.ids import IdsFile
 from throughtime.training.card import write_card
-from throughtime.training.checkpoint import Checkpoint
+from throughtime.training.checkpoint import Checkpoint, gather
 from throughtime.training.curve import draw_curve
 from throughtime.training.display import Display, Moment, quoted
 from throughtime.training.evaluation import InTraining
@@ -34,7 +34,7 @@ from throughtime.training.interruption import interruption
 from throughtime.training.journal import Journal, Recent
 from throughtime.training.learner import Arrays, Learner, Step
 from throughtime.training.optimiser import Budget
-from throughtime.training.ranks import OverRanks, Ranks
+from throughtime.training.ranks import OverRanks, Ranks, whole
 from throughtime.training.resume import check, circumstances, share, store
 from throughtime.training.run import CARD, save_model
 from throughtime.training.signs import Signs, as_facts, warnings
@@ -98,7 +98,7 @@ class Trainer:
         self.seconds = self.written_at = 0.0
 
     def run(self, start: Checkpoint | None) -> Result:
-        """Train until the budget is used up, from a checkpoint or from the beginning."""
+        """Train until the budget is used up, from the checkpoint that the process that leads has, or the beginning."""
         training = self.recipe.training
         patient = self.ranks.count > 1
         with closing(self.checkpoints), interruption(self.display, patient) as wish, flushed_denormals():
@@ -144,9 +144,11 @@ class Trainer:
     def _begin(self, start: Checkpoint | None) -> None:
         lines = introduction(self.recipe, self.dataset, self.learner.partition, self.model)
         if self.ranks.count > 1:
-            lines.append(f"{self.ranks.count} processes of {torch.get_num_threads()} threads share the lanes")
+            shared = "the lanes and the weights" if self.learner.shards else "the lanes"
+            lines.append(f"{self.ranks.count} processes of {torch.get_num_threads()} threads share {shared}")
         for line in lines:
             self.display.say(line)
+        start = share(start, self.ranks, self.learner.keep)
         if start is not None:
             self._go_on(start)
         if self.ranks.leads:
@@ -181,10 +183,11 @@ class Trainer:
                 + (f"steps {2 * steps}" if over == "budget" else f"set training.patience={2 * self.watch.since_best}")
             )
         self.journal.rewrite(start.facts["journal"])
+        best = {name: whole(array) for name, array in self.best.items()}
         if self.ranks.leads:
             (self.folder / CARD).unlink(missing_ok=True)  # of a run that was interrupted, and is not at its end now
-            if self.best:
-                save_model(self.folder / "best", self.model, self.best_facts, self.best)
+            if best:
+                save_model(self.folder / "best", self.model, self.best_facts, best)
 
     def _restore(self, start: Checkpoint) -> None:
         facts = start.facts
@@ -200,8 +203,10 @@ class Trainer:
 
     def _write_checkpoint(self) -> None:
         arrays, learned = self.learner.taken_apart()
+        arrays["best"] = self.best
         self.written_at = self.seconds
         if not self.ranks.leads:
+            gather(arrays)
             return
         facts = {
             "recipe": self.recipe.model_dump(mode="json"),
@@ -214,7 +219,7 @@ class Trainer:
             "journal": self.journal.text(),
         }
         best = bool(self.best) and self.watch.since_best == 0
-        self.checkpoints.write(self.learner.counts.steps, {**arrays, "best": self.best}, facts, best)
+        self.checkpoints.write(self.learner.counts.steps, arrays, facts, best)
 
     def _step(self, progress: float, asked: Sequence[float]) -> list[float]:
         """One update; what was asked, summed over all processes."""
@@ -262,7 +267,8 @@ class Trainer:
     def _roll_back(self, where: str) -> None:
         rollbacks = self.watch.rollbacks + 1
         scale = self.learner.counts.rate_scale * self.recipe.training.rollback_rate
-        found = share(self.checkpoints.newest().checkpoint if self.ranks.leads else None, self.ranks)
+        newest = self.checkpoints.newest().checkpoint if self.ranks.leads else None
+        found = share(newest, self.ranks, self.learner.keep)
         if found is None:
             raise ThroughtimeError(
                 f"the training went off at {where}; {self.checkpoints.folder} has nothing to go back to"
@@ -314,9 +320,9 @@ class Trainer:
         """Measure, keep the model if it is the best so far, show a sample. What learns is not touched."""
         watch, counts = self.watch, self.learner.counts
         facts: dict[str, Any] = {"step": counts.steps, "tokens": counts.tokens}
-        improved = True
+        improved, model = True, self.learner.whole_model()
         if self.dataset.valid is not None:
-            found = self._measure(self.dataset.valid)
+            found = self._measure(model, self.dataset.valid)
             improved = watch.best is None or found.nats_per_token < watch.best
             watch.best = found.nats_per_token if improved else watch.best
             facts["valid"] = found.as_dict()
@@ -332,17 +338,17 @@ class Trainer:
             self.best, self.best_facts = self.learner.weights(), facts
         if self.ranks.leads:
             for name in ("best", "last") if improved else ("last",):
-                save_model(self.folder / name, self.model, facts)
+                save_model(self.folder / name, model, facts)
             if self.recipe.training.sample_tokens:
-                self._write_sample()
+                self._write_sample(model)
 
-    def _measure(self, ids: IdsFile) -> Measure:
-        return evaluate(OverRanks(InTraining(self.model), self.ranks), ids)
+    def _measure(self, model: LanguageModel, ids: IdsFile) -> Measure:
+        return evaluate(OverRanks(InTraining(model), self.ranks), ids)
 
-    def _write_sample(self) -> None:
+    def _write_sample(self, model: LanguageModel) -> None:
         training = self.recipe.training
         pieces = generate(
-            self.model,
+            model,
             self.dataset.tokenizer,
             tokens=training.sample_tokens,
             temperature=SAMPLE_TEMPERATURE,
@@ -359,7 +365,7 @@ class Trainer:
         self.model.load_state_dict(self.best)
         splits, steps = self.dataset.splits(), self.learner.counts.steps
         split = next((name for name in ("test", "valid") if name in splits), None)
-        found = self._measure(splits[split]) if split else None
+        found = self._measure(self.learner.whole_model(), splits[split]) if split else None
         figures = found.as_dict() if found else {}
         self.journal.write("end", ending=ending, step=steps, seconds=round(self.seconds, 3), split=split, **figures)
         if self.ranks.leads:

@@ -101,6 +101,17 @@ class Ranks:
             processes.barrier()
 
 
+def is_dealt(array: Tensor) -> bool:
+    """Whether each process holds a share of the array (a DTensor; to import that type takes most of a second)."""
+    return hasattr(array, "full_tensor")
+
+
+def whole(array: Tensor) -> Tensor:
+    """An array that is dealt, put together; all processes have to ask at the same time. Others are what they are."""
+    gathered: Tensor = getattr(array, "full_tensor", lambda: array)()
+    return gathered
+
+
 def this_rank() -> Ranks:
     """This process, among the others where torchrun started several. They stay connected until it ends.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load, save
+from torch import Tensor
 
 from throughtime import engine
 from throughtime import folder as folders
@@ -26,7 +27,7 @@ MAY_CHANGE = tuple(
     f"training.{name}"
     for name in (
         *recipes.BUDGETS, "validations", "patience", "sample_tokens", "nonfinite", "rollback_rate", "threads",
-        "signs_every", "checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "checkpoint_keep_every",
+        "signs_every", "shard", "checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "checkpoint_keep_every",
     )
 )  # fmt: skip
 """Settings that a run may go on with another value of."""
@@ -76,20 +77,35 @@ def find_checkpoint(folder: Path, changes: Mapping[str, Any]) -> Resumed:
     return Resumed(wanted, found.checkpoint, notes)
 
 
-def share(found: Checkpoint | None, ranks: Ranks) -> Checkpoint | None:
-    """The checkpoint that the process that leads has found, for all."""
-    if ranks.count == 1:
-        return found
+Keep = Callable[[str, str, Tensor], Tensor]
+"""File, name, array of a checkpoint -> what a process holds of it."""
+
+
+def share(found: Checkpoint | None, ranks: Ranks, keep: Keep) -> Checkpoint | None:
+    """The checkpoint that the process that leads has found, for all, array by array."""
     parts = {} if found is None else found.arrays
     about = (
         {}
         if found is None
-        else {"step": found.step, "facts": found.facts, "folder": str(found.folder), "parts": list(parts)}
+        else {
+            "step": found.step,
+            "facts": found.facts,
+            "folder": str(found.folder),
+            "parts": {part: list(arrays) for part, arrays in parts.items()},
+        }
     )
     about = json.loads(ranks.share(json.dumps(about).encode()))
     if not about:
         return None
-    arrays = {part: load(ranks.share(save(parts.get(part, {})))) for part in about["parts"]}
+
+    def passed(part: str, name: str) -> Tensor:
+        if ranks.count == 1:
+            return parts[part][name]
+        return load(ranks.share(save({name: parts[part][name]}) if ranks.leads else b""))[name]
+
+    arrays = {
+        part: {name: keep(part, name, passed(part, name)) for name in names} for part, names in about["parts"].items()
+    }
     return Checkpoint(about["step"], arrays, about["facts"], Path(about["folder"]))
 
 

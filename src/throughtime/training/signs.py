@@ -16,6 +16,7 @@ from throughtime.cells.base import Cell, GatedCell
 from throughtime.cells.state import State, leaves, tracked
 from throughtime.models.language import LanguageModel
 from throughtime.streams.window import Window
+from throughtime.training.ranks import whole
 
 PRODUCTS = 40
 """Of the recurrent matrix with a vector, for its spectral radius."""
@@ -44,9 +45,9 @@ class Signs(NamedTuple):
 
 
 def gradient_norms(model: LanguageModel) -> list[float]:
-    """Of each layer, from the gradients that lie in the parameters."""
+    """Of each layer, from the gradients in the parameters. Where these are dealt, all processes have to ask."""
     return [
-        math.sqrt(sum(float(p.grad.square().sum()) for p in cell.parameters() if p.grad is not None))
+        math.sqrt(sum(float(whole(p.grad.square().sum())) for p in cell.parameters() if p.grad is not None))
         for cell in model.stack.layers()
     ]
 

@@ -22,7 +22,7 @@ from throughtime.training.learner import Learner
 from throughtime.training.lock import locked
 from throughtime.training.loop import Result, Trainer, introduction
 from throughtime.training.ranks import Ranks, started_again, this_rank
-from throughtime.training.resume import find_checkpoint, identity, share
+from throughtime.training.resume import find_checkpoint, identity
 from throughtime.training.run import free_folder, settled
 
 
@@ -89,8 +89,7 @@ def _go_on(folder: Path, changes: Mapping[str, Any], display: Display | None, mi
             shown.say(note)
         tree = json.loads(mine.share(json.dumps(found.recipe.model_dump(mode="json") if found else {}).encode()))
         recipe = recipes.build(tree)
-        start = share(found.checkpoint if found else None, mine)
-        return Trainer(recipe, _prepare(recipe, mine), folder, shown, mine).run(start)
+        return Trainer(recipe, _prepare(recipe, mine), folder, shown, mine).run(found.checkpoint if found else None)
 
 
 def _has_begun(out: str | Path | None, mine: Ranks) -> bool:
