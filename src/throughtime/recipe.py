@@ -60,6 +60,8 @@ class Text(Settings):
     """A `word`, or a pair that `bpe` would merge, seen less often in the training text is not in the vocabulary."""
     fit_bytes: Natural = 268_435_456
     """Most bytes of training text a vocabulary is built from, taken in evenly spaced pieces (`char`: all of it)."""
+    workers: Whole = 0
+    """Processes that make words or byte pairs of a large text; 0: as many as there are cores."""
 
     @model_validator(mode="before")
     @classmethod

@@ -203,11 +203,11 @@ def test_an_oddity_of_a_file_is_noted_once():
 def test_ids_of_another_text_are_not_taken(cached):
     settings = Text(sources=(write("a.txt", "ab"),), split=(1.0, 0.0, 0.0), tokens="byte")
     prepare(settings)
-    [place] = (cached / "ids").iterdir()
+    [place] = (cached / "ids").glob("*.json")
     content = place.read_bytes()
     place.unlink()
     prepare(Text(sources=(write("b.txt", "cd"),), split=(1.0, 0.0, 0.0), tokens="byte"))
-    [other] = (cached / "ids").iterdir()
+    [other] = (cached / "ids").glob("*.json")
     other.write_bytes(content)
     with pytest.raises(ThroughtimeError) as caught:
         prepare(Text(sources=("b.txt",), split=(1.0, 0.0, 0.0), tokens="byte"))

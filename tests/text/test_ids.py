@@ -1,4 +1,4 @@
-"""The file of ids: what stands in it, what is counted, and what happens when it is damaged."""
+"""Ids on disk: what stands in the files, what is counted, and what happens when they are damaged or not finished."""
 
 import json
 
@@ -14,7 +14,8 @@ from throughtime.text import corpus as corpora
 from throughtime.text import ids as ids_module
 from throughtime.text import tokenizer
 from throughtime.text.corpus import scan
-from throughtime.text.ids import IdsFile, write_ids
+from throughtime.text.ids import TokenIds, write_ids
+from throughtime.text.tokenizer import ByteTokenizer
 
 
 def fit(kind: str, text: str = "", **values) -> tokenizer.Tokenizer:
@@ -23,41 +24,51 @@ def fit(kind: str, text: str = "", **values) -> tokenizer.Tokenizer:
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Tokenise texts into a file; its path."""
+    """Tokenise texts into files; the path of the index."""
     monkeypatch.setenv("THROUGHTIME_CACHE", str(tmp_path))
+    index = tmp_path / "ids" / "text.json"
+    index.parent.mkdir()
 
     def write(fitted: tokenizer.Tokenizer, *texts: str | bytes, separator: bytes = b""):
         contents = [text.encode() if isinstance(text, str) else text for text in texts]
         corpus = corpus_of(tmp_path, *contents)
-        return write_ids("text.safetensors", corpus, scan(corpus, fitted.kind), fitted, separator)
+        for earlier in index.parent.iterdir():
+            earlier.unlink()
+        write_ids(index, corpus, scan(corpus, fitted.kind), fitted, separator)
+        return index
 
     return write
 
 
-def test_the_file_is_a_safetensors_file_with_the_same_ids(write):
-    path = write(fit("char", "abc|"), "ab|c", "cc", separator=b"|")
-    ids = IdsFile(path)
-    with safe_open(path, "numpy") as file:
+def shard_of(index, number=0):
+    return index.with_name(f"text.{number}.safetensors")
+
+
+def test_a_shard_is_a_safetensors_file_with_the_same_ids(write):
+    index = write(fit("char", "abc|"), "ab|c", "cc", separator=b"|")
+    ids = TokenIds(index)
+    with safe_open(shard_of(index), "numpy") as file:
         assert file.get_tensor("ids").dtype == np.uint16
         assert file.get_tensor("ids").tolist() == ids.read(0, 6).tolist() == [1, 2, 4, 3, 3, 3]
         assert file.get_tensor("documents").dtype == np.int64
         assert file.get_tensor("documents").tolist() == ids.documents.tolist() == [0, 3, 4]
-        assert json.loads(file.metadata()["facts"]) == ids.facts._asdict()
+        assert json.loads(file.metadata()["counts"]) == {"pieces": 3, "known_bytes": 6, "unknown": 0, "exact": True}
+    assert json.loads(index.read_text()) == {"facts": ids.facts._asdict(), "shards": [6]}
     assert len(ids) == 6
 
 
 def test_many_tokens_take_four_bytes_each(write):
     fitted = fit("char", "".join(map(chr, range(0x10000, 0x20001))))
     path = write(fitted, "\U00020000\U00010000")
-    with safe_open(path, "numpy") as file:
+    with safe_open(shard_of(path), "numpy") as file:
         assert file.get_tensor("ids").dtype == np.uint32
         assert file.get_tensor("ids").tolist() == [65_537, 1]
-    assert IdsFile(path).read(0, 2).tolist() == [65_537, 1]
+    assert TokenIds(path).read(0, 2).tolist() == [65_537, 1]
 
 
 def test_the_facts_name_the_text_and_the_tokeniser(write, tmp_path):
     fitted = fit("char", "ab")
-    facts = IdsFile(write(fitted, "ab")).facts
+    facts = TokenIds(write(fitted, "ab")).facts
     assert facts.text == scan(corpus_of(tmp_path, b"ab"), "char").digest
     assert facts.tokenizer == fitted.digest
 
@@ -84,12 +95,12 @@ COUNTS = ("bytes", "characters", "unknown", "hidden_bytes", "first_bytes", "firs
     ],
 )
 def test_counts_of_small_texts(write, kind, sample, text, counts):
-    facts = IdsFile(write(fit(kind, sample), text)).facts
+    facts = TokenIds(write(fit(kind, sample), text)).facts
     assert tuple(getattr(facts, name) for name in COUNTS) == counts
 
 
 def test_an_unknown_first_token_is_neither_counted_nor_charged(write):
-    ids = IdsFile(write(fit("char", "ab"), "\u00e9y"))
+    ids = TokenIds(write(fit("char", "ab"), "\u00e9y"))
     found = measure(0.0, len(ids) - 1, ids.facts)
     assert (found.unknown, found.spelled_bits) == (1, 16)
     assert found.as_dict()["unknown_share"] == 1
@@ -98,10 +109,13 @@ def test_an_unknown_first_token_is_neither_counted_nor_charged(write):
 def test_counts_do_not_depend_on_pieces_and_batches(write, monkeypatch):
     fitted = fit("word", "the cat\n")
     text = "dog the cat\nd\u00f6g\n" * 20
-    whole = IdsFile(write(fitted, text, text))
+    whole = TokenIds(write(fitted, text, text))
     monkeypatch.setattr(ids_module, "BATCH_BYTES", 16)
+    monkeypatch.setattr(ids_module, "SHARD_TOKENS", 20)
     monkeypatch.setattr(type(fitted), "piece_limit", 12)
-    parts = IdsFile(write(fitted, text, text))
+    index = write(fitted, text, text)
+    parts = TokenIds(index)
+    assert len(json.loads(index.read_text())["shards"]) > 5
     assert parts.facts == whole.facts
     assert parts.read(0, len(parts)).tolist() == whole.read(0, len(whole)).tolist()
     assert parts.documents.tolist() == whole.documents.tolist() == [0, len(fitted.encode(text))]
@@ -111,87 +125,142 @@ def test_decoding_that_goes_wrong_is_seen(write):
     """A tokeniser that exchanges two characters of one length, which counts alone cannot show."""
     fitted = fit("char", "abc")
     fitted.pieces = (fitted.pieces[0], b"b", b"a", b"c")
-    assert not IdsFile(write(fitted, "abc")).facts.exact
+    assert not TokenIds(write(fitted, "abc")).facts.exact
 
 
 @pytest.mark.parametrize("releases", [1, 2, 2048])
 def test_reading_any_span(write, monkeypatch, releases):
     monkeypatch.setattr(ids_module, "READS_BETWEEN_RELEASES", releases)
-    ids = IdsFile(write(fit("byte"), bytes(range(200))))
+    in_small_pieces(monkeypatch, ByteTokenizer, shard_tokens=10 * releases)
+    ids = TokenIds(write(fit("byte"), bytes(range(200))))
     for start in range(0, 200, 7):
         read = ids.read(start, start + 9)
         assert (read.dtype, read.tolist()) == (np.int64, list(range(start, min(start + 9, 200))))
+    assert ids.read(7, 191).tolist() == list(range(7, 191))
+    assert [ids.read(*span).tolist() for span in ((5, 5), (200, 210), (0, 0))] == [[], [], []]
 
 
 def test_documents_within_a_span_are_counted_from_its_start(write):
-    ids = IdsFile(write(fit("byte"), b"ab|cdef|g", b"h", separator=b"|"))
+    ids = TokenIds(write(fit("byte"), b"ab|cdef|g", b"h", separator=b"|"))
     assert ids.documents.tolist() == [0, 3, 8, 9]
     spans = [(0, 10), (0, 3), (1, 3), (3, 9), (4, 9), (9, 10), (10, 12)]
     found = [ids.documents_within(*span).tolist() for span in spans]
     assert found == [[0, 3, 8, 9], [0], [], [0, 5], [4], [0], []]
 
 
-def test_encoding_that_fails_leaves_what_was_there(write, monkeypatch):
-    fitted = fit("byte")
-    path = write(fitted, b"good")
-    before = path.read_bytes()
-    fail_after_the_first_batch(monkeypatch, fitted)
-    with pytest.raises(RuntimeError, match="disk"):
-        write(fitted, b"0123456789")
-    assert path.read_bytes() == before
+def in_small_pieces(monkeypatch, kind, shard_tokens):
+    monkeypatch.setattr(ids_module, "BATCH_BYTES", 4)
+    monkeypatch.setattr(ids_module, "SHARD_TOKENS", shard_tokens)
+    monkeypatch.setattr(corpora, "BLOCK", 4)
+    monkeypatch.setattr(kind, "piece_limit", 4)
 
 
-def test_encoding_that_fails_leaves_nothing_at_the_final_name(write, monkeypatch, tmp_path):
+def failing_after(batches, fitted, monkeypatch):
+    """The pieces that are encoded; after so many batches there is an error instead."""
+    encode_many, seen = fitted.encode_many, []
+
+    def encode(pieces):
+        if len(seen) == batches:
+            raise RuntimeError("disk")
+        seen.append(b"".join(pieces))
+        return encode_many(pieces)
+
+    monkeypatch.setattr(fitted, "encode_many", encode)
+    return seen
+
+
+def test_encoding_that_fails_leaves_no_file(write, monkeypatch, tmp_path):
     fitted = fit("byte")
-    fail_after_the_first_batch(monkeypatch, fitted)
+    in_small_pieces(monkeypatch, ByteTokenizer, shard_tokens=100)
+    failing_after(1, fitted, monkeypatch)
     with pytest.raises(RuntimeError, match="disk"):
         write(fitted, b"0123456789")
     assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".txt"]
 
 
-def fail_after_the_first_batch(monkeypatch, fitted):
-    encode_many, calls = fitted.encode_many, []
-
-    def failing(pieces):
-        if calls:
-            raise RuntimeError("disk")
-        calls.append(len(pieces))
-        return encode_many(pieces)
-
-    monkeypatch.setattr(ids_module, "BATCH_BYTES", 4)
-    monkeypatch.setattr(corpora, "BLOCK", 4)
-    monkeypatch.setattr(type(fitted), "piece_limit", 4)
-    monkeypatch.setattr(fitted, "encode_many", failing)
+@pytest.mark.parametrize("damaged", [None, 0, 1])
+def test_a_text_goes_on_after_the_last_shard_that_is_whole(tmp_path, monkeypatch, damaged):
+    fitted, text, index = fit("byte"), bytes(range(100)), tmp_path / "text.json"
+    corpus = corpus_of(tmp_path, text[:50], text[50:])
+    in_small_pieces(monkeypatch, ByteTokenizer, shard_tokens=12)
+    found = scan(corpus, "byte")
+    with monkeypatch.context() as broken:
+        failing_after(8, fitted, broken)
+        with pytest.raises(RuntimeError, match="disk"):
+            write_ids(index, corpus, found, fitted)
+    assert not index.exists()
+    whole = [path.name for path in sorted(tmp_path.glob("*.safetensors"))]
+    assert whole == ["text.0.safetensors", "text.1.safetensors"]
+    if damaged is not None:
+        place = shard_of(index, damaged)
+        place.write_bytes(place.read_bytes()[:-1])
+    seen = failing_after(None, fitted, monkeypatch)
+    write_ids(index, corpus, found, fitted)
+    ids = TokenIds(index)
+    lengths = json.loads(index.read_text())["shards"]
+    assert b"".join(seen) == text[sum(lengths[: 2 if damaged is None else damaged]) :]
+    assert ids.read(0, 100).tolist() == list(text)
+    assert ids.documents.tolist() == [0, 50]
+    assert ids.facts.exact
+    assert (ids.facts.bytes, ids.facts.first_bytes) == (100, 1)
 
 
 DAMAGES = {
-    "empty": lambda content: content[:0],
+    "nothing in it": lambda content: content[:0],
     "cut in the header": lambda content: content[:100],
     "cut in the ids": lambda content: content[:4097],
     "cut by a byte": lambda content: content[:-1],
     "no JSON": lambda content: content[:8] + b"\xff" * 4088 + content[4096:],
     "a list": lambda content: content[:8] + b"[1]".ljust(4088) + content[4096:],
-    "no facts": lambda content: content[:8] + b"{}".ljust(4088) + content[4096:],
-    "other facts": lambda content: content.replace(b"hidden_bytes", b"hidden_bites"),
+    "no counts": lambda content: content[:8] + b"{}".ljust(4088) + content[4096:],
+    "other counts": lambda content: content.replace(b"known_bytes", b"known_bites"),
+    "fewer ids": lambda content: content.replace(b"[0, 18]", b"[0, 16]"),
     "another dtype": lambda content: content.replace(b'"U16"', b'"F16"'),
     "a text": lambda _: b"hello, this is a text and no file of ids",
 }
 
 
-@pytest.mark.parametrize("how", DAMAGES)
-def test_a_damaged_file_is_an_error(write, how):
-    path = write(fit("byte"), b"some text")
-    path.write_bytes(DAMAGES[how](path.read_bytes()))
+DAMAGED_INDEX = {
+    "nothing in it": lambda _: "",
+    "a list": lambda _: "[1]",
+    "no shards": lambda content: content.replace("shards", "sharts"),
+    "other facts": lambda content: content.replace("hidden_bytes", "hidden_bites"),
+    "other lengths": lambda content: content.replace("9\n", "8\n"),
+}
+
+
+def refused(index):
+    """What is said of damaged files, between where they lie and how to make them anew."""
     with pytest.raises(ThroughtimeError) as caught:
-        IdsFile(path)
+        TokenIds(index)
     message = str(caught.value)
-    assert message.startswith(f"the ids {path} are damaged (")
-    assert message.endswith("); delete the file to make it anew")
     assert "\n" not in message
+    told, remedy = message.split("; ")
+    assert remedy == f"delete {index} to make them anew"
+    return told
 
 
-def test_a_missing_file_is_an_error(tmp_path):
-    path = tmp_path / "none.safetensors"
-    with pytest.raises(ThroughtimeError) as caught:
-        IdsFile(path)
-    assert str(caught.value) == f"cannot read the ids {path}: No such file or directory; delete it to make it anew"
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_shard_is_an_error(write, how):
+    index = write(fit("byte"), b"some text")
+    place = shard_of(index)
+    place.write_bytes(DAMAGES[how](place.read_bytes()))
+    assert refused(index).startswith(f"the ids {place} are damaged (")
+
+
+@pytest.mark.parametrize("how", DAMAGED_INDEX)
+def test_a_damaged_index_is_an_error(write, how):
+    index = write(fit("byte"), b"some text")
+    before = index.read_text()
+    index.write_text(DAMAGED_INDEX[how](before))
+    assert index.read_text() != before
+    place = shard_of(index) if how == "other lengths" else index
+    assert refused(index).startswith(f"the ids {place} are damaged (")
+
+
+def test_a_missing_file_is_an_error(write):
+    index = write(fit("byte"), b"some text")
+    shard_of(index).unlink()
+    assert refused(index) == f"cannot read the ids {shard_of(index)}: No such file or directory"
+    index.unlink()
+    assert refused(index) == f"cannot read the ids {index}: No such file or directory"

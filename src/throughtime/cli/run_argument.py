@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from throughtime.recipe import Recipe
     from throughtime.runtime import Model
-    from throughtime.text.ids import IdsFile
+    from throughtime.text.ids import TokenIds
     from throughtime.text.tokenizer import Tokenizer
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
@@ -58,7 +58,7 @@ def open_run(run: Path, weights: str | None = None) -> Opened:
     return Opened(runtime.load(run, weights), folder.recipe_beside(place), place.folder)
 
 
-def open_text(opened: Belongings, text: str | None) -> tuple[str, IdsFile]:
+def open_text(opened: Belongings, text: str | None) -> tuple[str, TokenIds]:
     """The name and the ids of TEXT, or of what the run held out where none is named."""
     from throughtime.errors import ThroughtimeError
     from throughtime.recipe import Text

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from throughtime.text.ids import IdsFile
+    from throughtime.text.ids import TokenIds
 
 BLOCK = 1 << 16
 """Tokens read at once."""
@@ -47,7 +47,7 @@ def command(run: Path, text: str | None, weights: str | None, as_json: bool) -> 
     click.echo(f"{bits.sum():.3f} bits in {len(bits):,} tokens, {bits.mean():.3f} a token", err=True)
 
 
-def _blocks(ids: IdsFile) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+def _blocks(ids: TokenIds) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
     """The ids, and where documents begin."""
     import numpy as np
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from throughtime.objective.measure import Measure, measure
 from throughtime.streams.evaluation import EvaluationLanes
 from throughtime.streams.window import Int64, Tokens, Window
-from throughtime.text.ids import IdsFile
+from throughtime.text.ids import TokenIds
 
 WINDOW = 128
 MOST_LANES = 64
@@ -49,7 +49,7 @@ class Predictor(Protocol):
         """The state after a window; nothing is predicted."""
 
 
-def evaluate(model: Predictor, ids: IdsFile, lanes: int | None = None) -> Measure:
+def evaluate(model: Predictor, ids: TokenIds, lanes: int | None = None) -> Measure:
     """The model's measure on a text of at least two tokens.
 
     It does not depend on the number of lanes (None: chosen by the length of the text).

@@ -11,7 +11,7 @@ from throughtime.recipe import Text
 from throughtime.text import tokenizer as tokenizers
 from throughtime.text.cache import cache_folder, hash_of
 from throughtime.text.corpus import Corpus, Scan, notes, open_corpus, read_pieces, scan, split_corpus
-from throughtime.text.ids import FORMAT, IdsFile, write_ids
+from throughtime.text.ids import FORMAT, TokenIds, write_ids
 from throughtime.text.tokenizer import Tokenizer
 
 FIT_PIECE = 1 << 16
@@ -21,12 +21,12 @@ class Dataset(NamedTuple):
     """Ids of each split, None where the recipe leaves it empty; and what is odd about the text, a line each."""
 
     tokenizer: Tokenizer
-    train: IdsFile
-    valid: IdsFile | None
-    test: IdsFile | None
+    train: TokenIds
+    valid: TokenIds | None
+    test: TokenIds | None
     notes: tuple[str, ...]
 
-    def splits(self) -> dict[str, IdsFile]:
+    def splits(self) -> dict[str, TokenIds]:
         """The splits that are there, by name, in the order of training, validation, test."""
         named = {"train": self.train, "valid": self.valid, "test": self.test}
         return {name: ids for name, ids in named.items() if ids is not None}
@@ -49,7 +49,7 @@ def prepare(settings: Text) -> Dataset:
     scans = [scan(corpus, settings.tokens) for corpus in (train, valid, test)]
     tokenizer = _fitted(settings, train, scans[0])
     train_ids, valid_ids, test_ids = (
-        _tokenised(corpus, found, tokenizer, settings.separator) if corpus.size else None
+        _tokenised(corpus, found, tokenizer, settings) if corpus.size else None
         for corpus, found in zip((train, valid, test), scans, strict=True)
     )
     assert train_ids is not None
@@ -59,15 +59,15 @@ def prepare(settings: Text) -> Dataset:
     return Dataset(tokenizer, train_ids, valid_ids, test_ids, notes(scans))
 
 
-def tokenise(sources: Sequence[str], tokenizer: Tokenizer, settings: Text) -> IdsFile:
+def tokenise(sources: Sequence[str], tokenizer: Tokenizer, settings: Text) -> TokenIds:
     """Other texts, read by the same settings, in the ids of a tokeniser that is there already."""
     corpus = open_corpus(sources, settings)
     if not corpus.size:
         raise ThroughtimeError(f"there is no text in {', '.join(sources)}: it gives 0 bytes")
-    return _tokenised(corpus, scan(corpus, settings.tokens), tokenizer, settings.separator)
+    return _tokenised(corpus, scan(corpus, settings.tokens), tokenizer, settings)
 
 
-def held_out(settings: Text, tokenizer: Tokenizer) -> tuple[str, IdsFile]:
+def held_out(settings: Text, tokenizer: Tokenizer) -> tuple[str, TokenIds]:
     """The test split of a recipe's text, else the validation split, and its name, in the ids of a tokeniser.
 
     Raises:
@@ -78,11 +78,11 @@ def held_out(settings: Text, tokenizer: Tokenizer) -> tuple[str, IdsFile]:
     _, valid, test = _splits(settings)
     for name, corpus in (("test", test), ("valid", valid)):
         if corpus.size:
-            return name, _tokenised(corpus, scan(corpus, settings.tokens), tokenizer, settings.separator)
+            return name, _tokenised(corpus, scan(corpus, settings.tokens), tokenizer, settings)
     raise ThroughtimeError("the run's recipe leaves no text to test or validate on; name a text")
 
 
-def describe(name: str, tokenizer: Tokenizer, ids: IdsFile) -> str:
+def describe(name: str, tokenizer: Tokenizer, ids: TokenIds) -> str:
     """One line on a tokenised split."""
     facts = ids.facts
     line = f"{name} {len(ids):,} tokens, {facts.bytes:,} bytes, {len(ids) / facts.bytes:.4f} tokens per byte"
@@ -124,11 +124,12 @@ def _to_fit(settings: Text, train: Corpus) -> Iterator[bytes]:
             yield piece.data
 
 
-def _tokenised(corpus: Corpus, found: Scan, tokenizer: Tokenizer, separator: str) -> IdsFile:
-    place = cache_folder("ids") / f"{hash_of(str(FORMAT), found.digest, tokenizer.digest, separator)}.safetensors"
+def _tokenised(corpus: Corpus, found: Scan, tokenizer: Tokenizer, settings: Text) -> TokenIds:
+    separator = settings.separator
+    place = cache_folder("ids") / f"{hash_of(str(FORMAT), found.digest, tokenizer.digest, separator)}.json"
     if not place.exists():
-        write_ids(place.name, corpus, found, tokenizer, separator.encode())
-    ids = IdsFile(place)
+        write_ids(place, corpus, found, tokenizer, separator.encode(), settings.workers)
+    ids = TokenIds(place)
     if (ids.facts.text, ids.facts.tokenizer) != (found.digest, tokenizer.digest):
         raise ThroughtimeError(f"the ids {place} belong to another text or tokeniser; delete the file to make it anew")
     return ids

@@ -49,6 +49,8 @@ class Tokenizer(ABC):
     kind: str
     piece_limit: int
     """Bytes that are best encoded at once."""
+    by_workers = False
+    """Whether several processes encode faster than one."""
 
     def __init__(self, library: Library, pieces: Sequence[bytes], unknown: int | None):
         self.library = library
@@ -149,6 +151,7 @@ class LibraryTokenizer(Tokenizer):
     """Words or byte pairs, encoded by the library on every core."""
 
     piece_limit = 1 << 16
+    by_workers = True
 
     def __init__(self, kind: str, library: Library, pieces: Sequence[bytes], unknown: int | None):
         super().__init__(library, pieces, unknown)
@@ -180,11 +183,16 @@ def load(path: Path) -> Tokenizer:
         ThroughtimeError: where the file is missing, damaged, or not one of the four kinds.
     """
     try:
-        return _of(Library.from_str(path.read_text("utf-8")))
+        return from_json(path.read_text("utf-8"))
     except OSError as error:
         raise ThroughtimeError(f"cannot read the tokeniser {path}: {error.strerror}") from None
     except Exception as error:  # the library raises bare Exception
         raise ThroughtimeError(f"{path} is not a tokeniser of this project: {error}") from None
+
+
+def from_json(content: str) -> Tokenizer:
+    """The tokeniser that `to_json` wrote. What is none raises any exception that the library has."""
+    return _of(Library.from_str(content))
 
 
 def _of(library: Library) -> Tokenizer:

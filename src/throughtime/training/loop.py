@@ -24,7 +24,7 @@ from throughtime.objective.measure import Measure
 from throughtime.recipe import BUDGETS, Recipe
 from throughtime.streams.partition import Partition, Place
 from throughtime.text.dataset import Dataset, describe
-from throughtime.text.ids import IdsFile
+from throughtime.text.ids import TokenIds
 from throughtime.training.card import write_card
 from throughtime.training.checkpoint import Checkpoint, gather
 from throughtime.training.curve import draw_curve
@@ -342,7 +342,7 @@ class Trainer:
             if self.recipe.training.sample_tokens:
                 self._write_sample(model)
 
-    def _measure(self, model: LanguageModel, ids: IdsFile) -> Measure:
+    def _measure(self, model: LanguageModel, ids: TokenIds) -> Measure:
         return evaluate(OverRanks(InTraining(model), self.ranks), ids)
 
     def _write_sample(self, model: LanguageModel) -> None:

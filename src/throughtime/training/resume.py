@@ -23,12 +23,16 @@ from throughtime.training.run import settled
 from throughtime.version import VERSION
 
 CHECKPOINTS = "checkpoints"
-MAY_CHANGE = tuple(
-    f"training.{name}"
-    for name in (
-        *recipes.BUDGETS, "validations", "patience", "sample_tokens", "nonfinite", "rollback_rate", "threads",
-        "signs_every", "shard", "checkpoint_every", "checkpoint_minutes", "checkpoint_keep", "checkpoint_keep_every",
-    )
+MAY_CHANGE = (
+    "text.workers",
+    *(
+        f"training.{name}"
+        for name in (
+            *recipes.BUDGETS, "validations", "patience", "sample_tokens", "nonfinite", "rollback_rate", "threads",
+            "signs_every", "shard", "checkpoint_every", "checkpoint_minutes", "checkpoint_keep",
+            "checkpoint_keep_every",
+        )
+    ),
 )  # fmt: skip
 """Settings that a run may go on with another value of."""
 
