@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,19 @@ from throughtime.recipe import Model, Text
 from throughtime.text.corpus import Corpus, Document
 from throughtime.text.tokenizer import fit
 from throughtime.training.run import save_model
+
+
+def workers_of(out: Path) -> dict[int, int]:
+    """The processes of a training that torchrun started, by their ranks: those that have its folder among their
+    arguments."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (place / "cmdline").read_bytes().split(b"\0")
+            told = dict(entry.partition(b"=")[::2] for entry in (place / "environ").read_bytes().split(b"\0"))
+            if any(str(out).encode() in word for word in words) and b"RANK" in told:
+                found[int(told[b"RANK"])] = int(place.name)
+    return found
 
 
 class ArrayTokens:

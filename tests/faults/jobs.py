@@ -1,4 +1,4 @@
-"""What is interrupted: writers of checkpoints, models and folders; and what must be there afterwards."""
+"""What is interrupted: writers of checkpoints, models, folders and ids; and what must be there afterwards."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors.numpy import load_file
 from torch import Tensor
 
 from throughtime import durable
 from throughtime.folder import DESCRIPTION, WEIGHTS
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Model
+from throughtime.recipe import Model, Text
+from throughtime.text import ids
+from throughtime.text.corpus import Corpus, Document, scan
+from throughtime.text.tokenizer import ByteTokenizer, fit
 from throughtime.training.checkpoint import Checkpoints
 from throughtime.training.run import load_model, save_model
 
@@ -168,6 +172,52 @@ def _folder_again(folder: Path) -> None:
     assert sorted(path.name for path in (folder / "new").iterdir()) == ["int8", "other"]
 
 
+TEXT = bytes(range(200)) + b"|" + bytes(range(100))
+SOURCE = "source.bin"
+SIZES = {"BATCH_BYTES": 30, "SHARD_TOKENS": 100}
+
+
+def _source(folder: Path) -> None:
+    (folder / SOURCE).write_bytes(TEXT)
+
+
+def _tokenise(folder: Path) -> None:
+    """In three shards."""
+    corpus = Corpus((Document("source", folder / SOURCE, 0, len(TEXT)),))
+    before = {name: getattr(ids, name) for name in SIZES}
+    limit, ByteTokenizer.piece_limit = ByteTokenizer.piece_limit, 10
+    try:
+        for name, size in SIZES.items():
+            setattr(ids, name, size)
+        tokenizer = fit(Text(tokens="byte"), [])
+        ids.write_ids(folder / "text.json", corpus, scan(corpus, "byte"), tokenizer, b"|")
+    finally:
+        ByteTokenizer.piece_limit = limit
+        for name, size in before.items():
+            setattr(ids, name, size)
+
+
+def _tokenised(folder: Path) -> str:
+    """How many of the three shards are there in a row, each whole; or that all is."""
+    if (folder / "text.json").exists():
+        found = ids.TokenIds(folder / "text.json")
+        assert found.read(0, len(found)).tolist() == list(TEXT)
+        assert found.documents.tolist() == [0, 125, 201]
+        assert found.facts.exact
+        return "whole"
+    shards = [load_file(path)["ids"].tolist() for path in sorted(folder.glob("text.*.safetensors"))]
+    joined = [index for shard in shards for index in shard]
+    assert joined == list(TEXT)[: len(joined)]
+    return str(len(shards)) if shards else NONE
+
+
+def _tokenise_again(folder: Path) -> None:
+    before = {path: path.stat().st_ino for path in folder.glob("text.*")}
+    _tokenise(folder)
+    assert _tokenised(folder) == "whole"
+    assert all(path.stat().st_ino == inode for path, inode in before.items() if path.suffix == ".safetensors")
+
+
 STORE = [
     Job("first", lambda _: None, lambda folder: write(folder, 100), newest, (NONE, "100.0"), ("step-100",),
         next_checkpoint),
@@ -184,4 +234,8 @@ MODELS = [
     Job("better model", lambda folder: _save(folder, 1), lambda folder: _save(folder, 2), _saved, ("1.1", "2.1", "2.2"),
         (WEIGHTS, DESCRIPTION), _save_again),
     Job("folder", lambda _: None, _folder, _folder_state, (NONE, "whole"), ("int8",), _folder_again),
+]  # fmt: skip
+TEXTS = [
+    Job("text", _source, _tokenise, _tokenised, (NONE, "1", "2", "3", "whole"),
+        ("text.0.safetensors", "text.1.safetensors", "text.2.safetensors", "text.json"), _tokenise_again),
 ]  # fmt: skip

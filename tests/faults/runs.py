@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -15,8 +19,10 @@ from typing import Any
 from faults.children import Kill, dying, in_child, killed, kills
 from faults.trials import Trial
 from faults.watching import recorded
+from helpers import workers_of
 from throughtime.errors import ThroughtimeError
 from throughtime.folder import RECIPE, WEIGHTS
+from throughtime.training.checkpoint import LAST
 from throughtime.training.train import resume, train
 
 TEXT = "the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs.\n" * 30
@@ -74,6 +80,26 @@ def by_kill_of_command(folder: Path, tries: int) -> Iterator[Trial]:
     yield from (Trial(f"moments {seed}", partial(run, seed)) for seed in range(tries))
 
 
+def by_kill_of_processes(folder: Path, tries: int) -> Iterator[Trial]:
+    """SIGKILL of any of two processes at any moment, which torchrun begins again; and of all of them with torchrun."""
+    tree = {**SETTINGS, "training": SETTINGS["training"] | LONGER}
+    assignments = [f"--set={part}.{name}={value}" for part, values in tree.items() for name, value in values.items()]
+    uncut = folder / "uncut-processes"
+    assert _ended_with_kills([str(_text(folder)), *assignments, f"--out={uncut}"], uncut, None)
+    wanted = _outcome(uncut)
+
+    def run(seed: int, place: Path) -> None:
+        random = Random(seed)
+        place.mkdir()
+        out = f"--out={place / 'run'}"
+        arguments = [str(_text(folder)), *assignments, out]
+        while not _ended_with_kills(arguments, place / "run", random):
+            arguments = ["--resume", out] if (place / "run" / RECIPE).exists() else arguments
+        assert _outcome(place / "run") == wanted
+
+    yield from (Trial(f"moments {seed}", partial(run, seed)) for seed in range(tries))
+
+
 def _text(folder: Path) -> Path:
     path = folder / "text.txt"
     path.write_text(TEXT)
@@ -103,6 +129,38 @@ def _ended(arguments: list[str], seconds: float | None) -> bool:
             return False
     assert process.returncode == 0 or USED_UP in said, said
     return True
+
+
+def _ended_with_kills(arguments: list[str], run: Path, random: Random | None) -> bool:
+    """Whether a training in two processes came to its end. First one of them is killed, twice, then sometimes all."""
+    command = [sys.executable, "-m", "throughtime", "train", "--processes=2", *arguments]
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True) as torchrun,
+    ):
+        for kill in ("one", "one", "all") if random else ():
+            _wait_for_a_checkpoint(run, torchrun)
+            time.sleep(random.uniform(0, 1))
+            found = workers_of(run)
+            if torchrun.poll() is None and kill == "all" and random.random() < 0.5:
+                os.killpg(torchrun.pid, signal.SIGKILL)
+                return False
+            if kill == "one" and len(found) == 2:
+                with suppress(ProcessLookupError):
+                    os.kill(found[random.randrange(2)], signal.SIGKILL)
+        code = torchrun.wait()
+        said.seek(0)
+        told = said.read()
+    assert code == 0 or USED_UP in told, told
+    return True
+
+
+def _wait_for_a_checkpoint(run: Path, torchrun: subprocess.Popen[bytes]) -> None:
+    """Until one is written that was not there."""
+    last = run / "checkpoints" / LAST
+    before = last.read_text() if last.exists() else None
+    while torchrun.poll() is None and (not last.exists() or last.read_text() == before):
+        time.sleep(0.01)
 
 
 def _outcome(run: Path) -> list[Any]:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 
 from faults import damages, runs, trials
-from faults.jobs import MODELS, STORE, some_checkpoints
+from faults.jobs import MODELS, STORE, TEXTS, some_checkpoints
 from faults.trials import Trial
 from throughtime.machine import processor, usable_threads
 
@@ -51,12 +51,14 @@ def faults(folder: Path, thorough: bool = True) -> Iterator[Fault]:
     """
     store = [trials.record(job, folder) for job in STORE]
     models = [trials.record(job, folder) for job in MODELS]
+    texts = [trials.record(job, folder) for job in TEXTS]
     some = folder / "some"
     some_checkpoints(some)
     seeds, tries = (4, 420) if thorough else (2, 84)
     losing = ("all", "names", "data") if thorough else ("all",)
     yield Fault("SIGKILL while a checkpoint is written", chain(*map(trials.by_kill, store)))
     yield Fault("SIGKILL while a model is saved", chain(*map(trials.by_kill, models)))
+    yield Fault("SIGKILL while a text is tokenised", chain(*map(trials.by_kill, texts)))
     yield Fault(
         "the power goes while a checkpoint is written", chain(*(trials.by_power_cut(found, seeds) for found in store))
     )
@@ -64,12 +66,16 @@ def faults(folder: Path, thorough: bool = True) -> Iterator[Fault]:
         "the power goes while a model is saved", chain(*(trials.by_power_cut(found, seeds) for found in models))
     )
     yield Fault(
+        "the power goes while a text is tokenised", chain(*(trials.by_power_cut(found, seeds) for found in texts))
+    )
+    yield Fault(
         "SIGKILL, the next write, and then the power goes",
-        chain(*(trials.by_kill_and_power_cut(found, losing) for found in store + models)),
+        chain(*(trials.by_kill_and_power_cut(found, losing) for found in store + models + texts)),
     )
     for name, code in (("is full (ENOSPC)", errno.ENOSPC), ("fails (EIO)", errno.EIO)):
         yield Fault(
-            f"the disk {name} at an operation", chain(*(trials.by_error(found, code) for found in store + models))
+            f"the disk {name} at an operation",
+            chain(*(trials.by_error(found, code) for found in store + models + texts)),
         )
     yield Fault("a file may not grow so large", damages.by_full_disk(some))
     if thorough and damages.mounted(some):
@@ -83,6 +89,7 @@ def faults(folder: Path, thorough: bool = True) -> Iterator[Fault]:
     yield Fault("SIGKILL of a training, twice", runs.by_kill_of_training(folder, 100 if thorough else 4))
     if thorough:
         yield Fault("SIGKILL of `throughtime train` again and again", runs.by_kill_of_command(folder, 6))
+        yield Fault("SIGKILL of one of two processes, of both with torchrun", runs.by_kill_of_processes(folder, 6))
 
 
 def tried(fault: Fault, folder: Path) -> Row:

@@ -10,12 +10,12 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 
+from helpers import workers_of
 from throughtime import recipe as recipes
 from throughtime.errors import SettingError
 from throughtime.text.dataset import prepare
@@ -240,26 +240,12 @@ def test_a_process_that_dies_is_started_again_and_the_training_goes_on(text, tra
     with subprocess.Popen([sys.executable, "-m", "throughtime", *words], stderr=subprocess.PIPE, text=True) as torchrun:
         while not (out / "checkpoints" / "last").exists() and torchrun.poll() is None:
             time.sleep(0.01)
-        killed = [pid for pid in _workers(out) if _environment(pid).get("RANK") == "1"]
-        os.kill(killed[0], signal.SIGKILL)
+        os.kill(workers_of(out)[1], signal.SIGKILL)
         _, err = torchrun.communicate(timeout=240)
     assert torchrun.returncode == 0, err
     assert "going on after step" in err
     found, wanted = (entries(folder, "train") for folder in (out, trained / "sequential-1"))
     assert [e["nats_per_token"] for e in found] == pytest.approx([e["nats_per_token"] for e in wanted], rel=1e-5)
-
-
-def _workers(out):
-    """The processes that have a run's folder among their arguments."""
-    for place in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if str(out).encode() in (place / "cmdline").read_bytes().split(b"\0"):
-                yield int(place.name)
-
-
-def _environment(pid):
-    entries = Path(f"/proc/{pid}/environ").read_text().split("\0")
-    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
 
 
 def test_lanes_are_dealt_to_neighbours_and_none_is_left_out():
