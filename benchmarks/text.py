@@ -132,7 +132,7 @@ def _large(options: argparse.Namespace, folder: Path) -> list[str]:
         done = subprocess.run(
             [sys.executable, "-c", TRAIN, json.dumps(tree), str(folder / kind), str(options.limit * 1_000_000)],
             check=True,
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
         )
         found = json.loads(done.stdout)

@@ -1,5 +1,5 @@
-"""Every kernel through all that touches memory or other threads. A script, for a library built with a sanitizer
-(`make sanitize`): it needs neither PyTorch, whose threads no sanitizer sees, nor pytest.
+"""Every kernel, and what the runtime makes of them, through all that touches memory or other threads. A script, for a
+library built with a sanitizer (`make sanitize`): it needs neither PyTorch, whose threads no sanitizer sees, nor pytest.
 """
 
 from __future__ import annotations
@@ -34,6 +34,64 @@ def exercise(name: str) -> int:
     return calls
 
 
+def run_networks(name: str) -> int:
+    """Two layers of a cell with an embedding and a head, by all levels and forms of weights; the number of calls."""
+    calls = 0
+    for level in LEVELS:
+        for weights in ("float32", "bf16", "int8"):
+            for number, case in enumerate(
+                (Case(1, 1, 7, 33, V=21), Case(3, 5, 33, 7, V=130), Case(2, 70, 16, 64, V=9))
+            ):
+                # With a table of what the first layer makes of every token, and without.
+                network, arrays = _network(level, name, weights, case, table_bytes=(1 << 24) * (number % 2))
+                for threads in (1, 3):
+                    _write(network, arrays, case, threads)
+                    calls += 1
+    return calls
+
+
+def _network(level: str, name: str, weights: str, case: Case, table_bytes: int):
+    """It, and how many arrays its state has."""
+    kernel = _native.recurrence(level, name, False)
+    network = _native.Network(level, table_bytes)
+    network.embed(np.random.default_rng(0).standard_normal((case.V, case.D)).astype(np.float32))
+    for D in (case.D, case.H):
+        arrays = draw(kernel, Case(1, 1, D, case.H))
+        network.add(name, weights, arrays["W"], arrays.get("U"), arrays["vectors"].ravel(), 2)
+    W, b = np.full((case.V, case.H), 0.1, np.float32), np.zeros(case.V, np.float32)
+    network.head(weights, W, b, 2)
+    return network, 2 * (1 if kernel.carries_hidden else 2)
+
+
+def _write(network, arrays: int, case: Case, threads: int) -> None:
+    """Read, measure, and draw in every way there is."""
+    T, B, _, H, V, *_ = case
+    ids, fresh = np.arange(T * B).reshape(T, B) % V, np.zeros((T, B), np.uint8)
+    fresh[-1, ::2] = 1
+    state, logits = np.zeros((arrays, B, H), np.float32), np.empty((T, B, V), np.float32)
+    network.feed_ids(ids, fresh, state, state, logits, threads)
+    assert np.isfinite(logits).all()
+    nats, shares = np.empty(T * B), np.empty((T * B, V))
+    network.nats(logits.reshape(-1, V), ids.ravel(), nats)
+    network.probabilities(logits.reshape(-1, V), np.zeros(V, np.float32), shares)
+    assert np.isfinite(nats).all()
+    assert (shares.sum(1) == 1).all()
+    samplers = [_sampler(V, lane) for lane in range(B)]
+    tokens = np.full((4, B), -1)
+    network.generate(np.ascontiguousarray(logits[-1:]), state, samplers, tokens, threads)
+    assert ((tokens >= 0) & (tokens < V)).all()
+
+
+def _sampler(V: int, lane: int):
+    allowed = np.ones(V, np.uint8)
+    allowed[lane % V] = 0
+    choice = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "seed": lane}
+    ways = {}, {"temperature": 0.0}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.1}, {"repetition_penalty": 1.5}
+    sampler = _native.Sampler(V, **choice | ways[lane % len(ways)], allowed=allowed if lane % 2 else None)
+    sampler.see(np.arange(V // 2))
+    return sampler
+
+
 def borrow(number: int) -> None:
     """Blocks that are taken and left in turn with other threads."""
     for turn in range(100):
@@ -56,12 +114,14 @@ def fork() -> None:
 def main() -> None:
     assert _native.thread_source() == "own"
     alone = sum(map(exercise, KERNELS))
+    written = sum(map(run_networks, KERNELS))
     with ThreadPoolExecutor(3) as callers:
         together = sum(callers.map(exercise, KERNELS[:3]))
+        list(callers.map(run_networks, KERNELS[:3]))
         list(callers.map(borrow, range(6)))
     if "fork" in sys.argv:
         fork()
-    print(f"{', '.join(LEVELS)}: {alone} calls alone, {together} beside one another")
+    print(f"{', '.join(LEVELS)}: {alone} calls alone, {together} beside one another; {written} texts")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ class Network:
         embedding: rows_VD that the inputs name by their ids; None: the inputs are vectors.
         head: W_OH and b_O that make the outputs O of the last layer's; None: these are the outputs.
         weights: `float32`; `bf16`, which rounds weights and what they are multiplied with; or `int8`, with a scale for
-            each row, multiplied with 16 bits.
+            each row, and for what they are multiplied with.
         threads: at most; 0: as many as the process may use. Small products take one, whatever is said here.
 
     Raises:

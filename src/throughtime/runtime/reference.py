@@ -21,6 +21,7 @@ Step = Callable[[Floats, Floats, Floats, Sequence[Floats]], tuple[Floats, ...]]
 """`(W x, U h, vectors, state) -> state`; its first array is the output."""
 
 EPSILON = np.float32(1e-5)
+LARGEST = np.float32(127)
 
 
 def sigmoid(x: Floats) -> Floats:
@@ -110,6 +111,7 @@ class _Layer(NamedTuple):
     U: Floats | None
     vectors: Floats
     arrays: int
+    weights: str
 
 
 def rounded(array: Floats) -> Floats:
@@ -127,13 +129,25 @@ def held(matrix: Floats, weights: str) -> Floats:
     return rounded(matrix) if weights == "bf16" else matrix
 
 
+def met(array: Floats, weights: str, bounded: bool = False) -> Floats:
+    """What stands for the rows of an array where they are multiplied with weights held so.
+
+    For int8 the largest number of a row is 127; `bounded`: 1 is, for the state, which has none above.
+    """
+    if weights == "int8":
+        largest = np.float32(1) if bounded else np.abs(array).max(-1, keepdims=True)
+        largest = np.where(largest > 0, largest, np.float32(1))
+        return np.rint(np.clip(array / largest, -1, 1) * LARGEST) * (largest / LARGEST)
+    return rounded(np.ascontiguousarray(array)) if weights == "bf16" else array
+
+
 class Network:
     """As the native one; what it is called with is checked there."""
 
     def __init__(self) -> None:
-        self._layers: list[tuple[_Layer, bool]] = []
+        self._layers: list[_Layer] = []
         self._embedding: Floats | None = None
-        self._head: tuple[Floats, Floats, bool] | None = None
+        self._head: tuple[Floats, Floats, str] | None = None
 
     def embed(self, rows: Floats) -> None:
         self._embedding = rows
@@ -141,12 +155,12 @@ class Network:
     def add(self, cell: str, weights: str, W: Floats, U: Floats | None, vectors: Floats, threads: int) -> None:
         del threads
         arrays = 2 if STEPS[cell] in (_lstm, _layernorm_lstm) else 1
-        layer = _Layer(STEPS[cell], held(W, weights), None if U is None else held(U, weights), vectors, arrays)
-        self._layers.append((layer, weights == "bf16"))
+        recurrent = None if U is None else held(U, weights)
+        self._layers.append(_Layer(STEPS[cell], held(W, weights), recurrent, vectors, arrays, weights))
 
     def head(self, weights: str, W: Floats, b: Floats, threads: int) -> None:
         del threads
-        self._head = (held(W, weights), b, weights == "bf16")
+        self._head = (held(W, weights), b, weights)
 
     def feed_ids(
         self, ids: Int64, fresh: Marks | None, before: Floats, after: Floats, out: Floats, threads: int
@@ -161,15 +175,14 @@ class Network:
     ) -> None:
         del threads
         y_TBH, at = x, 0
-        for layer, bf16 in self._layers:
-            given = rounded if bf16 else lambda array: array
+        for layer in self._layers:
             state = tuple(before[at : at + layer.arrays])
-            sums_TBG = given(np.ascontiguousarray(y_TBH)) @ layer.W.T
+            sums_TBG = met(y_TBH, layer.weights) @ layer.W.T
             outputs = []
             for t, x_BG in enumerate(sums_TBG):
                 if fresh is not None:
                     state = tuple(np.where(fresh[t, :, None], np.float32(0), array) for array in state)
-                a_BG = given(np.ascontiguousarray(state[0])) @ layer.U.T if layer.U is not None else x_BG
+                a_BG = x_BG if layer.U is None else met(state[0], layer.weights, bounded=True) @ layer.U.T
                 state = layer.step(x_BG, a_BG, layer.vectors, state)
                 outputs.append(state[0])
             y_TBH = np.stack(outputs)
@@ -177,8 +190,8 @@ class Network:
             at += layer.arrays
         last = y_TBH[len(y_TBH) - len(out) :]
         if self._head:
-            W, b, bf16 = self._head
-            last = (rounded(np.ascontiguousarray(last)) if bf16 else last) @ W.T + b
+            W, b, weights = self._head
+            last = met(last, weights) @ W.T + b
         out[:] = last
 
     def nats(self, logits_NV: Floats, targets_N: Int64, nats_N: NDArray[np.float64]) -> None:

@@ -157,7 +157,7 @@ struct Forward : Window<Cell, P> {
             project(some, first_step * B + row, count, Base::saved_at(some.begin * PANEL, first_step, row),
                     SLOTS * LANES, apart());
         };
-        const long later = rows.size() == B ? (until - t) * B : rows.size(), at_once = company<P>(WIDTH, later);
+        const long later = rows.size() == B ? (until - t) * B : rows.size(), at_once = company(WIDTH, later);
         for (long panel = mine.begin; panel < mine.end; panel += at_once) {
             const Range some{panel, panel + at_once < mine.end ? panel + at_once : mine.end};
             if (rows.size() == B)
@@ -192,7 +192,7 @@ struct Forward : Window<Cell, P> {
     // Panels in the order of step t, as many at a time as are multiplied at once.
     template <class Use>
     static void in_turn(Range mine, long t, long rows, Use use) {
-        const long at_once = company<P>(WIDTH, rows), turns = (mine.size() + at_once - 1) / at_once;
+        const long at_once = company(WIDTH, rows), turns = (mine.size() + at_once - 1) / at_once;
         for (long i = 0; i < turns; i++) {
             const long begin = mine.begin + Range{0, turns}.back_and_forth(i, t) * at_once;
             use(Range{begin, begin + at_once < mine.end ? begin + at_once : mine.end});

@@ -141,10 +141,9 @@ struct Bound : Network {
         nb::gil_scoped_release release;
         for (size_t t = 0; t < tokens.shape(0); t++) {
             int64_t* drawn = tokens.data() + t * B;
-            for (int64_t b = 0; b < B; b++) {
-                drawn[b] = samplers[b]->choose(logits.data() + b * V);
+            choose(samplers.data(), B, logits.data(), drawn, threads);
+            for (int64_t b = 0; b < B; b++)
                 if (drawn[b] < 0) throw std::invalid_argument("no token that is allowed can follow");
-            }
             run({1, B, drawn, nullptr, nullptr}, state.data(), state.data(), 1, logits.data(), threads);
         }
     }

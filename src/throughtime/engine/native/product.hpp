@@ -18,8 +18,8 @@ struct Strides {
 struct FloatSums {
     typedef Vec Sum;
     static constexpr int TAIL = 0;         // vectors behind a panel, for each of its own
-    static constexpr int WIDE = 1;         // registers that a sum takes
     static constexpr bool SCALED = false;  // whether a row of A is a row of whole numbers, with a scale behind it
+    static constexpr float LARGEST = 1;    // of these numbers
 
     static INLINE Vec total(const Sum& sum, const void*, int, const void*) { return sum; }
 };
@@ -108,36 +108,26 @@ typedef Paired16 Bf16;
 typedef Unpacked16 Bf16;
 #endif
 
-// int8 weights, with a scale for each column: its largest weight is 127. For networks that only run forwards.
+// int8 on both sides, for networks that only run forwards: weights with a scale for each column, rows of A with one each,
+// by which the largest number is 127. Sums are whole numbers, the same on every processor.
 struct Int8 {
     static constexpr float LARGEST = 127;
     typedef uint32_t Right;  // four k's of a column; behind a panel the scales, and 128 times the sums of its columns
     static constexpr int DEPTH = 4, TAIL = 2;
+    static constexpr bool SCALED = true;
 
 #if defined(__AVX512VNNI__)
-    // A in whole numbers of 16 bits, shifted so that none is negative. Four k's are two words: their upper bytes and
-    // their lower ones, which the processor multiplies with four bytes of B at once.
-    struct Sum {
-        Bits high, low;
-        INLINE Sum& operator+=(const Sum& other) {
-            high += other.high;
-            low += other.low;
-            return *this;
-        }
-    };
-    typedef uint16_t Operand;
+    // Four bytes of A, shifted so that none is negative, are multiplied with four of B at once.
+    typedef Bits Sum;
+    typedef uint8_t Operand;
     typedef uint32_t Left;
-    static constexpr int ADVANCE = 2, PER_LEFT = 2, WIDE = 2;
-    static constexpr bool SCALED = true;
+    static constexpr int ADVANCE = 1, PER_LEFT = 4;
 
     // Of numbers from -1 to 1.
     static INLINE void put(Operand* to, Vec v) {
-        const __m512i whole = _mm512_cvtps_epi32((__m512)(clamp(v, -1.0f, 1.0f) * 32767.0f));
-        const __m512i shifted = _mm512_add_epi32(whole, _mm512_set1_epi32(1 << 15));
-        const __m128i high = _mm512_cvtepi32_epi8(_mm512_srli_epi32(shifted, 8)), low = _mm512_cvtepi32_epi8(shifted);
-        const __m128i first = _mm_unpacklo_epi32(high, low), second = _mm_unpackhi_epi32(high, low);
-        memcpy(to, &first, sizeof first);
-        memcpy(to + LANES / 2, &second, sizeof second);
+        const __m512i whole = _mm512_cvtps_epi32((__m512)(clamp(v, -1.0f, 1.0f) * LARGEST));
+        const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, _mm512_set1_epi32(128)));
+        memcpy(to, &bytes, sizeof bytes);
     }
 
     template <int R, int C>
@@ -146,35 +136,28 @@ struct Int8 {
         for (int j = 0; j < C; j++) memcpy(&w[j], b + j * LANES, sizeof w[j]);
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
-            const __m512i high = _mm512_set1_epi32((int)a[r * row]), low = _mm512_set1_epi32((int)a[r * row + 1]);
+            const __m512i x = _mm512_set1_epi32((int)a[r * row]);
 #pragma GCC unroll 4
-            for (int j = 0; j < C; j++) {
-                sum[r][j].high = (Bits)_mm512_dpbusd_epi32((__m512i)sum[r][j].high, high, w[j]);
-                sum[r][j].low = (Bits)_mm512_dpbusd_epi32((__m512i)sum[r][j].low, low, w[j]);
-            }
+            for (int j = 0; j < C; j++) sum[r][j] = (Bits)_mm512_dpbusd_epi32((__m512i)sum[r][j], x, w[j]);
         }
     }
 
-    // `tail` and `end`: what stands behind the panel's column and behind the row of A.
-    static INLINE Vec total(const Sum& sum, const Right* tail, int vectors, const Left* end) {
+    static INLINE Vec whole(const Sum& sum, const Right* tail, int vectors) {
         Bits shift;
-        float scale;
         memcpy(&shift, tail + vectors * LANES, sizeof shift);
-        memcpy(&scale, end, sizeof scale);
-        const Vec high = __builtin_convertvector(sum.high - shift, Vec), low = __builtin_convertvector(sum.low, Vec);
-        Vec column;
-        memcpy(&column, tail, sizeof column);
-        return (high * 256.0f + low) * (column * scale);
+        return __builtin_convertvector(sum - shift, Vec);
     }
 #else
-    // B is made float32 on the way into the registers; A stays as it is.
+    // Whole numbers as floats: B is made float32 on the way into the registers.
     typedef Vec Sum;
     typedef float Operand;
     typedef float Left;
-    static constexpr int ADVANCE = 4, PER_LEFT = 1, WIDE = 1;
-    static constexpr bool SCALED = false;
+    static constexpr int ADVANCE = 4, PER_LEFT = 1;
 
-    static INLINE void put(Operand* to, Vec v) { store(to, v); }
+    static INLINE void put(Operand* to, Vec v) {
+        const Vec beyond = broadcast(0x1.8p23f);  // where a float has no digits behind the point
+        store(to, (clamp(v, -1.0f, 1.0f) * LARGEST + beyond) - beyond);
+    }
 
     template <int R, int C>
     static INLINE void step(Sum (&sum)[R][C], const Left* a, long row, long k, const Right* b) {
@@ -195,12 +178,17 @@ struct Int8 {
         }
     }
 
-    static INLINE Vec total(const Sum& sum, const Right* tail, int, const Left*) {
-        Vec column;
-        memcpy(&column, tail, sizeof column);
-        return sum * column;
-    }
+    static INLINE Vec whole(const Sum& sum, const Right*, int) { return sum; }
 #endif
+
+    // `tail` and `end`: what stands behind the panel's column and behind the row of A.
+    static INLINE Vec total(const Sum& sum, const Right* tail, int vectors, const Left* end) {
+        Vec column;
+        float scale;
+        memcpy(&column, tail, sizeof column);
+        memcpy(&scale, end, sizeof scale);
+        return whole(sum, tail, vectors) * (column * scale);
+    }
 };
 
 // How many rows of A a tile of C vectors can have before its sums no longer fit the registers.
@@ -291,7 +279,7 @@ Tile<P> tile_of(int rows) {
     if constexpr (R == 0)
         return nullptr;
     else
-        return rows == R ? tile < P, R, C, WITH == Company::PANELS ? panels_at_once(R * C * P::WIDE) : 1,
+        return rows == R ? tile < P, R, C, WITH == Company::PANELS ? panels_at_once(R * C) : 1,
                WITH == Company::CHAINS ? chains(R * C) : 1 > : tile_of<P, WITH, C, R - 1>(rows);
 }
 
@@ -343,9 +331,8 @@ void multiply_panel(const typename P::Left* a, const Strides& s, const typename 
 }
 
 // How many panels are multiplied at once, if there are enough.
-template <class P>
-long company(int vectors, long rows) {
-    return rows > max_rows(vectors) / P::WIDE ? 1 : panels_at_once((int)rows * vectors * P::WIDE);
+inline long company(int vectors, long rows) {
+    return rows > max_rows(vectors) ? 1 : panels_at_once((int)rows * vectors);
 }
 
 // C = start + A B for `rows` rows of A and `panels` panels that lie `apart`, all their columns. An entry does not depend
@@ -353,8 +340,8 @@ long company(int vectors, long rows) {
 template <class P>
 void multiply_panels(const typename P::Left* a, const Strides& s, const typename P::Right* b, long apart, int vectors,
                      long panels, Sums c, long rows, Start start) {
-    const Rows cut(rows, max_rows(vectors) / P::WIDE);
-    const long at_once = company<P>(vectors, rows);
+    const Rows cut(rows, max_rows(vectors));
+    const long at_once = company(vectors, rows);
     for (long panel = 0; panel < panels;) {
         const bool together = at_once > 1 && panel + at_once <= panels;
         for (int i = 0; i < cut.tiles; i++) {

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "team.hpp"
+
 namespace throughtime {
 namespace {
 
@@ -14,6 +16,9 @@ uint64_t random_bits(uint64_t seed, uint64_t n) {
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
 }
+
+// A thread more has to have this many logits to look at: to wake it and to meet it takes microseconds.
+constexpr int64_t ENTRIES_A_THREAD = 1 << 10;
 
 constexpr float NEVER = -std::numeric_limits<float>::infinity();
 
@@ -78,6 +83,24 @@ int64_t Sampler::choose(float* logits) {
     }
     see(token);
     return token;
+}
+
+void choose(Sampler* const* samplers, int64_t B, float* logits, int64_t* tokens, int threads) {
+    struct Work {
+        Sampler* const* samplers;
+        int64_t B;
+        float* logits;
+        int64_t* tokens;
+    } work{samplers, B, logits, tokens};
+    const int64_t most = 1 + B * samplers[0]->vocabulary / ENTRIES_A_THREAD;
+    in_parallel(
+        threads < most ? threads : (int)most,
+        [](void* data, int thread, int count) {
+            const Work& w = *static_cast<Work*>(data);
+            for (int64_t b = w.B * thread / count; b < w.B * (thread + 1) / count; b++)
+                w.tokens[b] = w.samplers[b]->choose(w.logits + b * w.samplers[b]->vocabulary);
+        },
+        &work);
 }
 
 }  // namespace throughtime

@@ -34,4 +34,7 @@ class Sampler {
     int64_t vocabulary;
 };
 
+// A token for each of B lanes, from logits [B, V]; each lane has its own sampler.
+void choose(Sampler* const* samplers, int64_t B, float* logits, int64_t* tokens, int threads);
+
 }  // namespace throughtime

@@ -168,10 +168,10 @@ struct Window {
         return found > 0 ? found : 1.0f;
     }
 
-    // What stands behind a row: where it is one of whole numbers of 16 bits, what 1 of them counts.
+    // What stands behind a row: where it is one of whole numbers, what 1 of them counts.
     static void end_row(Operand* end, long room, float scale) {
         memset(end, 0, room * sizeof(Operand));
-        scale /= 32767.0f;
+        scale /= P::LARGEST;
         if (P::SCALED) memcpy(end, &scale, sizeof scale);
     }
 };
