@@ -137,7 +137,7 @@ def met(array: Floats, weights: str, bounded: bool = False) -> Floats:
     if weights == "int8":
         largest = np.float32(1) if bounded else np.abs(array).max(-1, keepdims=True)
         largest = np.where(largest > 0, largest, np.float32(1))
-        return np.rint(np.clip(array / largest, -1, 1) * LARGEST) * (largest / LARGEST)
+        return np.rint(np.clip(array * (1 / largest), -1, 1) * LARGEST) * (largest / LARGEST)
     return rounded(np.ascontiguousarray(array)) if weights == "bf16" else array
 
 

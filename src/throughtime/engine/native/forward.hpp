@@ -178,8 +178,10 @@ struct Forward : Window<Cell, P> {
             }
     }
 
-    // Adds U h to the slots of step t.
+    // Adds U h to the slots of step t. A window of one step has its W x made here too: what is read of both matrices
+    // last is then what the next window finds in the cache.
     void recur(Range mine, long t, Range rows) const {
+        if (T == 1 && !table) project_ahead(t, t + 1, rows, mine);
         if (!Cell::PRODUCT) return;
         const Strides strides{Base::read_row / P::PER_LEFT, 1, 0, 1, (int)(padded / P::PER_LEFT)};
         const Left* a = reinterpret_cast<const Left*>(Base::read_at(t, rows.begin));
@@ -191,10 +193,10 @@ struct Forward : Window<Cell, P> {
 
     // Panels in the order of step t, as many at a time as are multiplied at once.
     template <class Use>
-    static void in_turn(Range mine, long t, long rows, Use use) {
+    void in_turn(Range mine, long t, long rows, Use use) const {
         const long at_once = company(WIDTH, rows), turns = (mine.size() + at_once - 1) / at_once;
         for (long i = 0; i < turns; i++) {
-            const long begin = mine.begin + Range{0, turns}.back_and_forth(i, t) * at_once;
+            const long begin = mine.begin + Range{0, turns}.back_and_forth(i, t + l.turn) * at_once;
             use(Range{begin, begin + at_once < mine.end ? begin + at_once : mine.end});
         }
     }
@@ -228,7 +230,7 @@ struct Forward : Window<Cell, P> {
         for (long t = 0; t < T; t++) {
             if (table)
                 look_up(t, rows, mine);
-            else if (t % chunk == 0)
+            else if (T > 1 && t % chunk == 0)
                 project_ahead(t, t + chunk < T ? t + chunk : T, rows, mine);
             Cell::Steps::forward(*this, t, rows, mine, sync);
         }

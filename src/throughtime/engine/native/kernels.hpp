@@ -10,6 +10,7 @@ namespace throughtime {
 struct Layer {
     int64_t steps, lanes, inputs, units;  // T, B, D, H; none is 0
     int threads;
+    int64_t turn;  // of calls with the same weights: every other one goes through them from their end
 
     const float* W;           // [G H, D]
     const float* U;           // [G H, H]; none where the cell has no product with the state

@@ -34,6 +34,7 @@ Packed::Packed(const Recurrence& kernel, Layer given)
 void Packed::run(Layer call, int threads) const {
     call.inputs = D, call.units = H, call.vocabulary = V;
     call.packed = memory.get();
+    call.turn = __atomic_fetch_add(&calls, call.steps, __ATOMIC_RELAXED);
     call.threads = worthwhile(threads, bytes, call.steps * call.lanes);
     kernel->forward(call);
 }

@@ -18,6 +18,7 @@ class Packed {
     int64_t D, H, V;
     std::unique_ptr<void, Free> memory;
     size_t bytes;
+    mutable int64_t calls = 0;
 
  public:
     Packed(Packed&&) = default;

@@ -20,11 +20,12 @@ struct Unitwise {
                     Vec s[Cell::SLOTS];
                     for (int j = 0; j < Cell::SLOTS; j++) s[j] = load(at + j * LANES);
                     const Vec y = Cell::forward(s, pass.before(block, t, b));
-                    for (int j = 0; j < Cell::SLOTS; j++) store(at + j * LANES, s[j]);
+                    for (int j = 0; j < Cell::SLOTS; j++)
+                        if (pass.l.saved || j == Cell::CARRIED) store(at + j * LANES, s[j]);
                     pass.put_output(block, t, b, y);
                 }
         });
-        if (Cell::PRODUCT) sync();
+        if (Cell::PRODUCT && t + 1 < pass.T) sync();
     }
 
     template <class Cell, class P, class Sync>

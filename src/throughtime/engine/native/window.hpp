@@ -150,10 +150,10 @@ struct Window {
 
     void copy_x(Operand* room, Range rows) const {
         for (long row = rows.begin; row < rows.end; row++) {
-            const float scale = P::SCALED ? largest(l.x + row * D) : 1.0f;
+            const float scale = P::SCALED ? largest(l.x + row * D) : 1.0f, inverse = 1 / scale;
             for (long d = 0; d < D; d += LANES) {
                 alignas(64) Operand part[LANES];
-                P::put(part, load_part(l.x + row * D + d, (int)(D - d < LANES ? D - d : LANES)) / scale);
+                P::put(part, load_part(l.x + row * D + d, (int)(D - d < LANES ? D - d : LANES)) * inverse);
                 const long count = x_depth - d < LANES ? x_depth - d : LANES;
                 memcpy(room + row * x_row + d, part, count * sizeof(Operand));
             }
@@ -163,8 +163,13 @@ struct Window {
 
     // What the numbers of a row are to be divided by, so that none is above 1.
     float largest(const float* row) const {
+        Vec most{};
+        for (long d = 0; d < D; d += LANES) {
+            const Vec v = load_part(row + d, (int)(D - d < LANES ? D - d : LANES)), size = v < 0.0f ? -v : v;
+            most = size > most ? size : most;
+        }
         float found = 0;
-        for (long d = 0; d < D; d++) found = __builtin_fmaxf(found, __builtin_fabsf(row[d]));
+        for (int lane = 0; lane < LANES; lane++) found = most[lane] > found ? most[lane] : found;
         return found > 0 ? found : 1.0f;
     }
 
