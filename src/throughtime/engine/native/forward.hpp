@@ -173,8 +173,9 @@ struct Forward : Window<Cell, P> {
             for (long b = rows.begin; b < rows.end; b++) {
                 float* to = Base::saved_at(block, t, b);
                 const float* from = table + (block * l.vocabulary + l.ids[t * B + b]) * GATES * LANES;
-                memcpy(to, vectors + block * VECTORS * LANES, Cell::STARTS * LANES * sizeof(float));
                 memcpy(to, from, GATES * LANES * sizeof(float));
+                for (int j = GATES; j < Cell::STARTS; j++)
+                    store(to + j * LANES, load(vectors + (block * VECTORS + j) * LANES));
             }
     }
 
