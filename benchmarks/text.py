@@ -54,7 +54,7 @@ print(json.dumps({"tokenise": tokenised, "again": again, "steps": result.steps,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--large", type=float, default=0.0, metavar="GB", help="size of the corpus that is made")
-    parser.add_argument("--limit", type=int, default=1000, metavar="MB", help="of data a process (default: 1000)")
+    parser.add_argument("--limit", type=int, default=1500, metavar="MB", help="of data a process (default: 1500)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["THROUGHTIME_CACHE"] = str(Path(folder, "cache"))

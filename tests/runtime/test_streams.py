@@ -20,7 +20,7 @@ TEXT = "the cat sat on the mat, and the rat ate it.\n"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("model") / "gru"
     tokenizer = fit(Text(), [TEXT.encode()])
     trained = LanguageModel(
@@ -30,6 +30,11 @@ def model(tmp_path_factory):
         trained.W_o *= 6
     save_model(place, trained, {})
     (place / "tokenizer.json").write_text(tokenizer.to_json(), "utf-8")
+    return place
+
+
+@pytest.fixture(scope="module")
+def model(place):
     return runtime.load(place)
 
 
@@ -99,6 +104,39 @@ def test_a_text_ends_before_its_stop_string(model):
     assert all("t" not in text.text for text in found)
     assert len({text.text for text in found}) == len(found)
     assert [text.score for text in found] == sorted((text.score for text in found), reverse=True)
+
+
+@pytest.mark.skipif(engine.level() is None, reason="there are no kernels here")
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"beams": 1},
+        {"beams": 7, "best": 7, "stop": ["at", "e "]},
+        {"beams": 5, "best": 3, "stop": ["the cat", "n"], "length_penalty": 1.0},
+        {"beams": 30, "best": 2, "stop": ["\n"], "length_penalty": 0.6, "characters": "aeht \n"},
+        {"beams": 3, "best": 3, "characters": "a", "max_tokens": 5},
+        {"beams": 40, "best": 40, "max_tokens": 1},
+    ],
+)
+def test_both_twins_search_alike(model, place, monkeypatch, how):
+    how = {"max_tokens": 30, **how}
+    found = search(model, "the ", **how)
+    monkeypatch.setattr(engine, "network", lambda _: None)
+    wanted = search(runtime.load(place), "the ", **how)
+    assert [text.text for text in found] == [text.text for text in wanted]
+    assert 1 <= len(found) <= how.get("best", 1)
+    for one, other in zip(found, wanted, strict=True):
+        assert (one.nats, one.score) == pytest.approx((other.nats, other.score), rel=1e-4)
+        np.testing.assert_allclose(one.state.array_SBH, other.state.array_SBH, atol=1e-4)
+    beginning = search(model, "the ", **how)
+    assert [(one.text, one.nats) for one in beginning] == [(one.text, one.nats) for one in found]
+
+
+def test_a_search_leaves_the_state_after_the_last_token(model):
+    found = search(model, "the ", 9, beams=4)[0]
+    _, state = model.read(model.tokenizer.opening("the " + found.text))
+    np.testing.assert_allclose(found.state.array_SBH, state.array_SBH, atol=1e-5)
 
 
 def test_a_penalty_for_length_makes_texts_longer(model):

@@ -1,5 +1,6 @@
 """The compiled part, in C++: see native/module.cpp."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,3 +54,16 @@ class Network:
     ) -> None: ...
     def nats(self, logits_NV: Floats, targets_N: Int64, nats_N: NDArray[np.float64]) -> None: ...
     def generate(self, logits: Floats, state: Floats, samplers: list[Sampler], tokens: Int64, threads: int) -> None: ...
+    def search(
+        self,
+        logits: Floats,
+        state: Floats,
+        pieces: Sequence[bytes],
+        stops: Sequence[bytes],
+        allowed: NDArray[np.uint8] | None,
+        beams: int,
+        best: int,
+        tokens: int,
+        length_penalty: float,
+        threads: int,
+    ) -> list[tuple[bytes, float, float, Floats]]: ...

@@ -1,19 +1,12 @@
-"""Beam search: the likeliest texts rather than drawn ones.
-
-Axes: B beam, V vocabulary.
-"""
+"""Beam search: the likeliest texts rather than drawn ones. It runs whole in native code."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from throughtime.errors import SettingError
 from throughtime.runtime.model import Model
-from throughtime.runtime.network import Floats
 from throughtime.runtime.state import State
 
 
@@ -27,11 +20,6 @@ class Found(NamedTuple):
     """-nats, divided by ((5 + tokens) / 6) ** length_penalty (Wu et al. 2016): the higher the better."""
     state: State
     """After its last token."""
-
-
-class _Beam(NamedTuple):
-    ids: tuple[int, ...]
-    nats: float
 
 
 def search(
@@ -71,45 +59,19 @@ def search(
         raise SettingError(f"length_penalty must not be negative, got {length_penalty:g}")
     if any(not text for text in stop):
         raise SettingError("a stop string must not be empty")
-    stops = [text.encode() for text in stop]
-    mask = model.allowed(characters)
-    barred_V = np.zeros(model.vocabulary_size) if mask is None else np.where(mask, 0.0, np.inf)
     logits_V, state = model.read(model.tokenizer.opening(prompt))
-    logits_BV, alive, ended = logits_V[None], [_Beam((), 0.0)], []
-
-    def score(nats: float, tokens: int) -> float:
-        return -nats / float(((5 + tokens) / 6) ** length_penalty)
-
-    for length in range(1, max_tokens + 1):
-        nats_BV = _nats(logits_BV) + np.array([beam.nats for beam in alive])[:, None] + barred_V
-        order = np.argsort(nats_BV, axis=None, kind="stable")[: 2 * beams]
-        following: list[_Beam] = []
-        parents: list[int] = []
-        for place in order.tolist():
-            parent, token = divmod(place, model.vocabulary_size)
-            nats = float(nats_BV[parent, token])
-            if not np.isfinite(nats) or len(following) == beams:
-                break
-            ids = (*alive[parent].ids, token)
-            content = model.tokenizer.decode_bytes(ids)
-            cut = min((at for at in (content.find(text) for text in stops) if at >= 0), default=None)
-            if cut is None and length < max_tokens:
-                following.append(_Beam(ids, nats))
-                parents.append(parent)
-            else:
-                _, after = model.step([token], state.select([parent]))
-                ended.append(Found(content[:cut].decode("utf-8", "replace"), nats, score(nats, length), after))
-        ended.sort(key=lambda found: -found.score)
-        # Nats only grow; at best a beam keeps its own to the end, where the penalty for length helps it most.
-        hopes = [score(beam.nats, max_tokens) for beam in following]
-        if not following or (len(ended) >= best and max(hopes) <= ended[best - 1].score):
-            break
-        alive = following
-        logits_BV, state = model.step([beam.ids[-1] for beam in alive], state.select(parents))
-    return ended[:best]
-
-
-def _nats(logits_BV: Floats) -> NDArray[np.float64]:
-    shifted: NDArray[np.float64] = logits_BV.astype(np.float64) - logits_BV.max(1, keepdims=True)
-    nats: NDArray[np.float64] = np.log(np.exp(shifted).sum(1, keepdims=True)) - shifted
-    return nats
+    found = model.network.search(
+        logits_V,
+        state.array_SBH,
+        model.tokenizer.pieces,
+        [text.encode() for text in stop],
+        model.allowed(characters),
+        beams=beams,
+        best=best,
+        tokens=max_tokens,
+        length_penalty=length_penalty,
+    )
+    return [
+        Found(text.decode("utf-8", "replace"), nats, score, State(after, model.digest))
+        for text, nats, score, after in found
+    ]

@@ -143,6 +143,37 @@ class Network:
         self._native.generate(logits_1BV, state_SBH, list(samplers), drawn, self.threads)
         return drawn
 
+    def search(
+        self,
+        logits_V: Floats,
+        state_S1H: Floats,
+        pieces: Sequence[bytes],
+        stops: Sequence[bytes],
+        allowed: NDArray[np.uint8] | None,
+        *,
+        beams: int,
+        best: int,
+        tokens: int,
+        length_penalty: float,
+    ) -> list[tuple[bytes, float, float, Floats]]:
+        """The best texts that follow, by beams, the best first: each with its nats, its score and the state after it.
+
+        Args:
+            logits_V: of what comes next.
+            state_S1H: of the lane that they are of.
+            pieces: for each token the bytes it stands for.
+            stops: what ends a text, and is left out of it.
+            allowed: the tokens that may be used, a mask; None: all.
+            beams: texts followed at once.
+            best: texts wanted.
+            tokens: of the longest text.
+            length_penalty: as for `runtime.search`.
+        """
+        found: list[tuple[bytes, float, float, Floats]] = self._native.search(
+            logits_V, state_S1H, pieces, stops, allowed, beams, best, tokens, length_penalty, self.threads
+        )
+        return found
+
     @staticmethod
     def sampler(vocabulary_size: int, **choice: Any) -> Any:
         """One lane's way of choosing; the arguments of `reference.Sampler`."""

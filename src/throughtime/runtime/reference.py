@@ -210,6 +210,64 @@ class Network:
             ids_B[:] = [sampler.choose(logits_V) for sampler, logits_V in zip(samplers, logits[0], strict=True)]
             self.feed_ids(ids_B[None], None, state, state, logits, threads)
 
+    def search(
+        self,
+        logits: Floats,
+        state: Floats,
+        pieces: Sequence[bytes],
+        stops: Sequence[bytes],
+        allowed: Marks | None,
+        beams: int,
+        best: int,
+        tokens: int,
+        length_penalty: float,
+        threads: int,
+    ) -> list[tuple[bytes, float, float, Floats]]:
+        def score(nats: float, count: int) -> float:
+            return -nats / float(((5 + count) / 6) ** length_penalty)
+
+        def read(ids: Sequence[int], state: Floats) -> tuple[Floats, Floats]:
+            logits_BV, after = np.empty((1, len(ids), len(pieces)), np.float32), np.empty(state.shape, np.float32)
+            self.feed_ids(np.array([ids]), None, state, after, logits_BV, threads)
+            return logits_BV[0], after
+
+        barred_V = np.zeros(len(pieces)) if allowed is None else np.where(allowed, 0.0, np.inf)
+        logits_BV = logits[None]
+        alive: list[tuple[bytes, float]] = [(b"", 0.0)]
+        ended: list[tuple[bytes, float, float, Floats]] = []
+        for length in range(1, tokens + 1):
+            nats_BV = _nats(logits_BV) + np.array([nats for _, nats in alive])[:, None] + barred_V
+            following: list[tuple[bytes, float]] = []
+            parents: list[int] = []
+            ids: list[int] = []
+            for place in np.argsort(nats_BV, axis=None, kind="stable")[: 2 * beams].tolist():
+                parent, token = divmod(place, len(pieces))
+                nats = float(nats_BV[parent, token])
+                if not np.isfinite(nats) or len(following) == beams:
+                    break
+                text = alive[parent][0] + pieces[token]
+                cut = min((at for at in (text.find(stop) for stop in stops) if at >= 0), default=None)
+                if cut is None and length < tokens:
+                    following.append((text, nats))
+                    parents.append(parent)
+                    ids.append(token)
+                else:
+                    ended.append((text[:cut], nats, score(nats, length), read([token], state[:, [parent]])[1]))
+            ended.sort(key=lambda found: -found[2])
+            # Nats only grow; at best a beam keeps its own to the end, where the penalty for length helps it most.
+            hopes = [score(nats, tokens) for _, nats in following]
+            if not following or (len(ended) >= best and max(hopes) <= ended[best - 1][2]):
+                break
+            alive = following
+            logits_BV, state = read(ids, state[:, parents])
+        return ended[:best]
+
+
+def _nats(logits_BV: Floats) -> NDArray[np.float64]:
+    shifted: NDArray[np.float64] = logits_BV.astype(np.float64) - logits_BV.max(1, keepdims=True)
+    nats: NDArray[np.float64] = np.log(np.exp(shifted).sum(1, keepdims=True)) - shifted
+    return nats
+
 
 def random_bits(seed: int, n: int) -> int:
     """The n-th number of SplitMix64 (Steele, Lea & Flood 2014) from a seed."""

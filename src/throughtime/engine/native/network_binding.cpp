@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "beam.hpp"
 #include "bindings.hpp"
 #include "levels.hpp"
 #include "network.hpp"
@@ -147,6 +148,41 @@ struct Bound : Network {
             run({1, B, drawn, nullptr, nullptr}, state.data(), state.data(), 1, logits.data(), threads);
         }
     }
+
+    // (text, nats, score, state) of each text found, from the logits [V] of what comes next and the state [S, 1, H].
+    nb::list search(Array<const float, 1> logits, Array<const float, 3> state, const std::vector<nb::bytes>& pieces,
+                    const std::vector<nb::bytes>& stops, std::optional<Array<const uint8_t, 1>> allowed, int64_t beams,
+                    int64_t best, int64_t tokens, double length_penalty, int threads) const {
+        const auto strings = [](const std::vector<nb::bytes>& all) {
+            std::vector<std::string> found;
+            for (const nb::bytes& one : all) found.emplace_back(one.c_str(), one.size());
+            return found;
+        };
+        const int64_t V = outputs();
+        check(ids() == V && (int64_t)pieces.size() == V,
+              "a network that writes what it reads, and a piece a token, are needed");
+        check_state(1, state);
+        check((int64_t)logits.size() == V, "there should be a logit for each token");
+        check(!allowed || (int64_t)allowed->size() == V, "the allowed tokens should be a mask of all");
+        check(beams > 0 && best > 0 && tokens > 0 && threads > 0, "there should be at least one of each");
+        Search wanted{beams, best, tokens, length_penalty, strings(pieces), strings(stops), {}};
+        for (const std::string& stop : wanted.stops) check(!stop.empty(), "a stop should not be empty");
+        if (allowed) wanted.allowed.assign(allowed->data(), allowed->data() + V);
+        std::vector<Ended> found;
+        {
+            nb::gil_scoped_release release;
+            found = throughtime::search(*this, wanted, logits.data(), state.data(), threads);
+        }
+        nb::list result;
+        for (Ended& one : found) {
+            auto* kept = new std::vector<float>(std::move(one.state));
+            nb::capsule owner(kept, [](void* memory) noexcept { delete static_cast<std::vector<float>*>(memory); });
+            nb::ndarray<nb::numpy, float, nb::ndim<3>> after(kept->data(), {(size_t)state_arrays(), 1, (size_t)units()},
+                                                             owner);
+            result.append(nb::make_tuple(nb::bytes(one.text.data(), one.text.size()), one.nats, one.score, after));
+        }
+        return result;
+    }
 };
 
 }  // namespace
@@ -202,7 +238,10 @@ void bind_network(nb::module_& m) {
         .def("nats", &Bound::nats, nb::arg("logits"), nb::arg("targets"), nb::arg("nats").noconvert())
         .def("probabilities", &Bound::probabilities, nb::arg("logits"), nb::arg("bias"), nb::arg("out").noconvert())
         .def("generate", &Bound::generate, nb::arg("logits").noconvert(), nb::arg("state").noconvert(),
-             nb::arg("samplers"), nb::arg("tokens").noconvert(), nb::arg("threads"));
+             nb::arg("samplers"), nb::arg("tokens").noconvert(), nb::arg("threads"))
+        .def("search", &Bound::search, nb::arg("logits"), nb::arg("state"), nb::arg("pieces"), nb::arg("stops"),
+             nb::arg("allowed").none(), nb::arg("beams"), nb::arg("best"), nb::arg("tokens"), nb::arg("length_penalty"),
+             nb::arg("threads"));
 }
 
 }  // namespace throughtime

@@ -1,0 +1,31 @@
+// Beam search: the likeliest texts that follow a state.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "network.hpp"
+
+namespace throughtime {
+
+struct Search {
+    int64_t beams, best, tokens;      // texts followed at once, wanted, and the longest of them
+    double length_penalty;            // a text's score is -nats / ((5 + tokens) / 6) ^ this
+    std::vector<std::string> pieces;  // [V]: what a token stands for
+    std::vector<std::string> stops;   // each ends a text
+    std::vector<uint8_t> allowed;     // [V], or empty: all
+};
+
+struct Ended {
+    std::string text;  // without the stop that ended it
+    double nats, score;
+    std::vector<float> state;  // [S, 1, H], after the last token
+};
+
+// The best texts found, the best first, from the logits [V] of what comes next and the state [S, 1, H]. The search ends
+// when `best` texts have ended and no beam can become better than they are.
+std::vector<Ended> search(const Network& network, const Search& wanted, const float* logits, const float* state,
+                          int threads);
+
+}  // namespace throughtime
