@@ -135,9 +135,10 @@ def met(array: Floats, weights: str, bounded: bool = False) -> Floats:
     For int8 the largest number of a row is 127; `bounded`: 1 is, for the state, which has none above.
     """
     if weights == "int8":
-        largest = np.float32(1) if bounded else np.abs(array).max(-1, keepdims=True)
-        largest = np.where(largest > 0, largest, np.float32(1))
-        return np.rint(np.clip(array * (1 / largest), -1, 1) * LARGEST) * (largest / LARGEST)
+        largest: Floats = np.abs(array).max(-1, keepdims=True)
+        largest[(largest == 0) | bounded] = 1
+        wholes: Floats = np.rint(np.clip(array * (1 / largest), -1, 1) * LARGEST)
+        return wholes * (largest / LARGEST)
     return rounded(np.ascontiguousarray(array)) if weights == "bf16" else array
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar, final
@@ -102,13 +103,17 @@ class Ranks:
 
 
 def is_dealt(array: Tensor) -> bool:
-    """Whether each process holds a share of the array (a DTensor; to import that type takes most of a second)."""
-    return hasattr(array, "full_tensor")
+    """Whether each process holds a share of the array: a DTensor, a type whose import takes most of a second, and which
+    nothing can be before."""
+    tensors = sys.modules.get("torch.distributed.tensor")
+    return tensors is not None and isinstance(array, tensors.DTensor)
 
 
 def whole(array: Tensor) -> Tensor:
     """An array that is dealt, put together; all processes have to ask at the same time. Others are what they are."""
-    gathered: Tensor = getattr(array, "full_tensor", lambda: array)()
+    if not is_dealt(array):
+        return array
+    gathered: Tensor = array.full_tensor()  # type: ignore[attr-defined]
     return gathered
 
 
