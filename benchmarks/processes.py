@@ -36,8 +36,7 @@ MACHINES = (1, 8, 100)
 NETWORKS = {"1 Gbit/s": (125e6, 100e-6), "10 Gbit/s": (1.25e9, 50e-6)}
 """Bytes a second, and seconds of delay."""
 DRAWS = 2000
-LARGE = {"hidden_size": 2048, "layers": 3}
-LARGE_STEPS = 8
+LARGE_LAYERS, LARGE_STEPS = 3, 8
 
 
 class Clock(Display):
@@ -61,6 +60,9 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--steps", type=int, default=60, help="of each training (default: 60)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of one process and two (default: 3)")
+    parser.add_argument(
+        "--large", type=int, default=2048, metavar="H", help="units of the model in shards (default: 2048)"
+    )
     parser.add_argument("--out", type=Path, default=PAGES, metavar="FOLDER")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -110,13 +112,14 @@ def _measured(size: int, options: argparse.Namespace, folder: Path) -> dict[str,
 def _in_shards(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """A large model, whole in each of two processes and dealt to them."""
     found: dict[str, list[tuple[float, int]]] = {"whole": [], "in shards": []}
+    model = {"hidden_size": options.large, "layers": LARGE_LAYERS}
     for turn in range(options.rounds):
         for kind, entries in found.items():
             run = folder / f"large-{turn}-{kind.split()[-1]}"
-            entries.append(_in_processes(_recipe(LARGE_STEPS, kind != "whole", **LARGE), 2, run))
+            entries.append(_in_processes(_recipe(LARGE_STEPS, kind != "whole", **model), 2, run))
             begin = json.loads((run / "journal.jsonl").read_text("utf-8").splitlines()[0])
     return {
-        **LARGE,
+        **model,
         "parameters": begin["parameters"],
         "tokens_per_second": {kind: [pace for pace, _ in entries] for kind, entries in found.items()},
         "resident_bytes": {kind: [resident for _, resident in entries] for kind, entries in found.items()},
