@@ -36,6 +36,7 @@ bench: $(READY)  ## figures for docs/benchmarks, on a machine that does nothing 
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/stream.py
 	$(BIN)/python benchmarks/processes.py
+	$(BIN)/python benchmarks/shards.py
 	$(BIN)/python benchmarks/compress.py
 
 format: $(READY)  ## put the code into its form

@@ -4,9 +4,6 @@ Two processes of one thread take turns with one process of two threads. For more
 simulated: every machine takes a step time drawn from those that were measured here, the slowest is waited for, and the
 gradients go round in a ring (2 (P - 1) / P times their bytes through each network card, 2 (P - 1) delays).
 
-Two processes with a model in shards take turns with two that have a whole one each: speed, and the most memory that one
-of them held.
-
 Writes docs/benchmarks/processes.json and processes.md.
 """
 
@@ -36,7 +33,6 @@ MACHINES = (1, 8, 100)
 NETWORKS = {"1 Gbit/s": (125e6, 100e-6), "10 Gbit/s": (1.25e9, 50e-6)}
 """Bytes a second, and seconds of delay."""
 DRAWS = 2000
-LARGE_LAYERS, LARGE_STEPS = 3, 8
 
 
 class Clock(Display):
@@ -60,45 +56,34 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--steps", type=int, default=60, help="of each training (default: 60)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of one process and two (default: 3)")
-    parser.add_argument(
-        "--large", type=int, default=2048, metavar="H", help="units of the model in shards (default: 2048)"
-    )
     parser.add_argument("--out", type=Path, default=PAGES, metavar="FOLDER")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = {str(size): _measured(size, options, Path(folder)) for size in options.sizes}
-        large = _in_shards(options, Path(folder))
-    result = {
-        "made_by": command(),
-        "machine": machine(),
-        "lanes": LANES,
-        "steps": options.steps,
-        "sizes": found,
-        "large": large,
-    }
+    result = {"made_by": command(), "machine": machine(), "lanes": LANES, "steps": options.steps, "sizes": found}
     (options.out / "processes.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     (options.out / "processes.md").write_text("\n".join(_page(result)) + "\n", "utf-8")
     print((options.out / "processes.md").read_text("utf-8"))
 
 
-def _recipe(steps: int, shard: bool = False, **model: int) -> recipes.Recipe:
+def _recipe(size: int, steps: int) -> recipes.Recipe:
     return recipes.build(
         {
             "text": {"sources": ["builtin"]},
             "streams": {"lanes": LANES},
-            "model": {"cell": "gru", **model},
-            "training": {"steps": steps, "validations": 1, "sample_tokens": 0, "signs_every": 0, "shard": shard},
+            "model": {"cell": "gru", "hidden_size": size},
+            "training": {"steps": steps, "validations": 1, "sample_tokens": 0, "signs_every": 0},
         }
     )
 
 
 def _measured(size: int, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    recipe = _recipe(options.steps, hidden_size=size)
+    recipe = _recipe(size, options.steps)
     paces: dict[int, list[float]] = {1: [], 2: []}
     for turn in range(options.rounds):
         for processes in paces:
             run = folder / f"{size}-{turn}-{processes}"
-            paces[processes].append(_in_processes(recipe, processes, run)[0])
+            paces[processes].append(in_processes(recipe, processes, run)[0])
     clock = Clock()
     throughtime.train(recipe, folder / f"{size}-steps", clock)
     begin = json.loads((folder / f"{size}-steps" / "journal.jsonl").read_text("utf-8").splitlines()[0])
@@ -109,24 +94,7 @@ def _measured(size: int, options: argparse.Namespace, folder: Path) -> dict[str,
     }
 
 
-def _in_shards(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """A large model, whole in each of two processes and dealt to them."""
-    found: dict[str, list[tuple[float, int]]] = {"whole": [], "in shards": []}
-    model = {"hidden_size": options.large, "layers": LARGE_LAYERS}
-    for turn in range(options.rounds):
-        for kind, entries in found.items():
-            run = folder / f"large-{turn}-{kind.split()[-1]}"
-            entries.append(_in_processes(_recipe(LARGE_STEPS, kind != "whole", **model), 2, run))
-            begin = json.loads((run / "journal.jsonl").read_text("utf-8").splitlines()[0])
-    return {
-        **model,
-        "parameters": begin["parameters"],
-        "tokens_per_second": {kind: [pace for pace, _ in entries] for kind, entries in found.items()},
-        "resident_bytes": {kind: [resident for _, resident in entries] for kind, entries in found.items()},
-    }
-
-
-def _in_processes(recipe: recipes.Recipe, processes: int, run: Path) -> tuple[float, int]:
+def in_processes(recipe: recipes.Recipe, processes: int, run: Path) -> tuple[float, int]:
     """Tokens a second, median over the journal's entries but the first; most bytes that a process had in memory."""
     mine = run.with_suffix(".toml")
     mine.write_text(recipes.to_toml(recipe), "utf-8")
@@ -165,11 +133,6 @@ def _page(result: dict[str, Any]) -> list[str]:
         ]
         milliseconds = f"{np.mean(facts['step_milliseconds']):.1f}"
         expected.append([size, milliseconds, f"{4e-6 * facts['parameters']:.1f}", *shares])
-    large = result["large"]
-    dealt = []
-    for kind in ("whole", "in shards"):
-        pace, resident = (quartiles(large[unit][kind])[1] for unit in ("tokens_per_second", "resident_bytes"))
-        dealt.append([kind, f"{pace:,.0f}", f"{resident / 1e6:,.0f}"])
     machines = [f"{count} machines, {network}" for network in NETWORKS for count in MACHINES[1:]]
     return [
         "# One training in several processes",
@@ -183,12 +146,6 @@ def _page(result: dict[str, Any]) -> list[str]:
         "",
         f"Expected share of the speed of so many machines, each with {result['lanes']} lanes of its own: simulated "
         f"from the step times measured here, {DRAWS:,} updates.",
-        "",
-        *table(["the model is", "tokens/s", "MB a process"], dealt),
-        "",
-        f"A GRU of {large['layers']} layers of {large['hidden_size']:,} units, {large['parameters']:,} parameters "
-        f"({4e-6 * large['parameters']:,.0f} MB), in two processes; medians over turns of the speed and of the most "
-        "that a process held, libraries included.",
         "",
         f"Made by `{result['made_by']}` on {result['machine']}.",
     ]

@@ -89,12 +89,19 @@ def test_compression(tmp_path):
 
 
 def test_processes(tmp_path):
-    run("processes.py", "--sizes", 4, "--steps", 12, "--rounds", 1, "--large", 8, "--out", tmp_path)
+    run("processes.py", "--sizes", 4, "--steps", 12, "--rounds", 1, "--out", tmp_path)
     found = json.loads((tmp_path / "processes.json").read_text())["sizes"]["4"]
     assert all(min(paces) > 0 for paces in found["tokens_per_second"].values())
     assert found["step_milliseconds"]
     page = (tmp_path / "processes.md").read_text()
     assert page.count("\n| 4 | ") == 2
+
+
+def test_shards(tmp_path):
+    run("shards.py", "--hidden", 8, "--layers", 1, "--rounds", 1, "--out", tmp_path)
+    found = json.loads((tmp_path / "shards.json").read_text())
+    assert all(min(found[name][kind]) > 0 for name in ("tokens_per_second", "resident_bytes") for kind in found[name])
+    page = (tmp_path / "shards.md").read_text()
     assert "\n| whole | " in page
     assert "\n| in shards | " in page
 
