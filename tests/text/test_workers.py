@@ -121,8 +121,11 @@ def test_ctrl_c_ends_all_processes(tmp_path):
     source = tmp_path / "source.txt"
     source.write_text(TEXT * 200_000)
     told = json.dumps({"sources": [str(source)], "tokens": "word", "workers": 2, "fit_bytes": 1000})
-    program = (  # where the tests run in the background, Ctrl-C may be off
-        "import json, signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nfrom throughtime.recipe import Text\nfrom throughtime.text.dataset import prepare\n"
+    program = (
+        "import json, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # off, where the tests run in the background
+        "from throughtime.recipe import Text\n"
+        "from throughtime.text.dataset import prepare\n"
         "prepare(Text.model_validate(json.loads(sys.argv[1])))"
     )
     cache = tmp_path / "cache"
