@@ -16,6 +16,9 @@ from throughtime.engine.choice import _native
 CASES = (*ODD, Case(2, 40, 5, 33, marked=True, masked=True), Case(2, 18, 3, 70, V=300))
 """In these two, threads share lanes; in most of the others, units."""
 
+UNBOUNDED = "elman-relu"
+"""It has no form for int8 weights; to be told so would be an exception, which the sanitizers do not survive."""
+
 
 def exercise(name: str) -> int:
     """All levels and precisions of a kernel; returns the number of calls."""
@@ -38,7 +41,7 @@ def run_networks(name: str) -> int:
     """Two layers of a cell with an embedding and a head, by all levels and forms of weights; the number of calls."""
     calls = 0
     for level in LEVELS:
-        for weights in ("float32", "bf16", "int8"):
+        for weights in ("float32", "bf16") if name == UNBOUNDED else ("float32", "bf16", "int8"):
             for number, case in enumerate(
                 (Case(1, 1, 7, 33, V=21), Case(3, 5, 33, 7, V=130), Case(2, 70, 16, 64, V=9))
             ):
