@@ -136,14 +136,17 @@ def _ended_with_kills(arguments: list[str], run: Path, random: Random | None) ->
     command = [sys.executable, "-m", "throughtime", "train", "--processes=2", *arguments]
     with (
         tempfile.TemporaryFile("w+") as said,
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True) as torchrun,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said) as torchrun,
     ):
         for kill in ("one", "one", "all") if random else ():
             _wait_for_a_checkpoint(run, torchrun)
             time.sleep(random.uniform(0, 1))
             found = workers_of(run)
             if torchrun.poll() is None and kill == "all" and random.random() < 0.5:
-                os.killpg(torchrun.pid, signal.SIGKILL)
+                torchrun.kill()  # first, or it would begin the others again
+                for worker in workers_of(run).values():
+                    with suppress(ProcessLookupError):
+                        os.kill(worker, signal.SIGKILL)
                 return False
             if kill == "one" and len(found) == 2:
                 with suppress(ProcessLookupError):
