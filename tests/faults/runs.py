@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -60,40 +60,48 @@ def by_kill_of_training(folder: Path, tries: int) -> Iterator[Trial]:
 
 def by_kill_of_command(folder: Path, tries: int) -> Iterator[Trial]:
     """SIGKILL at any moment of `throughtime train`, and of each that goes on, until one comes to its end."""
-    tree = {**SETTINGS, "training": SETTINGS["training"] | LONGER}
-    assignments = [f"--set={part}.{name}={value}" for part, values in tree.items() for name, value in values.items()]
-    uncut = folder / "uncut-command"
-    began = time.monotonic()
-    assert _ended([str(_text(folder)), *assignments, f"--out={uncut}"], None)
-    seconds = time.monotonic() - began
-    wanted = _outcome(uncut)
+    seconds = 0.0
 
-    def run(seed: int, place: Path) -> None:
-        random = Random(seed)
-        place.mkdir()
-        out = f"--out={place / 'run'}"
-        arguments = [str(_text(folder)), *assignments, out]
-        while not _ended(arguments, seconds * random.uniform(0.3, 1)):
-            arguments = ["--resume", out] if (place / "run" / RECIPE).exists() else arguments
-        assert _outcome(place / "run") == wanted
+    def ended(arguments: list[str], _: Path, random: Random | None) -> bool:
+        nonlocal seconds
+        began = time.monotonic()
+        whole = _ended(arguments, seconds * random.uniform(0.3, 1) if random else None)
+        if random is None:
+            seconds = time.monotonic() - began
+        return whole
 
-    yield from (Trial(f"moments {seed}", partial(run, seed)) for seed in range(tries))
+    yield from _until_one_ends(folder, "uncut-command", tries, ended)
 
 
 def by_kill_of_processes(folder: Path, tries: int) -> Iterator[Trial]:
     """SIGKILL of any of two processes at any moment, which torchrun begins again; and of all of them with torchrun."""
+    yield from _until_one_ends(folder, "uncut-processes", tries, _ended_with_kills)
+
+
+def _until_one_ends(
+    folder: Path, name: str, tries: int, ended: Callable[[list[str], Path, Random | None], bool]
+) -> Iterator[Trial]:
+    """Commands that are killed, and go on, until one has come to its end: as one that nothing ended.
+
+    Args:
+        folder: for the text and for the run that nothing ends.
+        name: of that run.
+        tries: how many.
+        ended: runs the command with its arguments in its run folder, and says whether it came to its end; with random
+            numbers it is killed, without it is not.
+    """
     tree = {**SETTINGS, "training": SETTINGS["training"] | LONGER}
-    assignments = [f"--set={part}.{name}={value}" for part, values in tree.items() for name, value in values.items()]
-    uncut = folder / "uncut-processes"
-    assert _ended_with_kills([str(_text(folder)), *assignments, f"--out={uncut}"], uncut, None)
-    wanted = _outcome(uncut)
+    assignments = [f"--set={part}.{key}={value}" for part, values in tree.items() for key, value in values.items()]
+    begin = [str(_text(folder)), *assignments]
+    assert ended([*begin, f"--out={folder / name}"], folder / name, None)
+    wanted = _outcome(folder / name)
 
     def run(seed: int, place: Path) -> None:
         random = Random(seed)
         place.mkdir()
         out = f"--out={place / 'run'}"
-        arguments = [str(_text(folder)), *assignments, out]
-        while not _ended_with_kills(arguments, place / "run", random):
+        arguments = [*begin, out]
+        while not ended(arguments, place / "run", random):
             arguments = ["--resume", out] if (place / "run" / RECIPE).exists() else arguments
         assert _outcome(place / "run") == wanted
 
@@ -141,13 +149,13 @@ def _ended_with_kills(arguments: list[str], run: Path, random: Random | None) ->
         for kill in ("one", "one", "all") if random else ():
             _wait_for_a_checkpoint(run, torchrun)
             time.sleep(random.uniform(0, 1))
-            found = workers_of(run)
             if torchrun.poll() is None and kill == "all" and random.random() < 0.5:
                 torchrun.kill()  # first, or it would begin the others again
                 for worker in workers_of(run).values():
                     with suppress(ProcessLookupError):
                         os.kill(worker, signal.SIGKILL)
                 return False
+            found = workers_of(run)
             if kill == "one" and len(found) == 2:
                 with suppress(ProcessLookupError):
                     os.kill(found[random.randrange(2)], signal.SIGKILL)
