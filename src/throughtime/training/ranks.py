@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar, final
@@ -23,6 +24,9 @@ from torch.distributed.rendezvous import rendezvous
 from throughtime.errors import ThroughtimeError
 from throughtime.objective.evaluation import Fresh, Predictor, States
 from throughtime.streams.window import Int64
+
+LETTING_GO = 0.2
+"""Seconds that gloo's threads have for the last arrays; they take microseconds of a processor that is theirs."""
 
 Float = TypeVar("Float", np.float32, np.float64)
 
@@ -134,8 +138,15 @@ def this_rank() -> Ranks:
         store, rank, count = next(rendezvous("env://"))
         own = processes.PrefixStore(f"start {_starts()}", store)  # type: ignore[attr-defined]
         processes.init_process_group("gloo", store=own, rank=rank, world_size=count)
-        atexit.register(processes.destroy_process_group)
+        atexit.register(_disconnect)
     return Ranks(rank, count)
+
+
+def _disconnect() -> None:
+    """Before the interpreter ends. A thread of gloo lets go of an array a moment after those who waited for it go on, and
+    needs the interpreter for that: where it is gone, the process would abort."""
+    processes.destroy_process_group()
+    time.sleep(LETTING_GO)
 
 
 def started_again() -> bool:
