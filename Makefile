@@ -71,6 +71,6 @@ build/sanitized-address build/sanitized-thread: $(READY)
 $(READY): pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) scikit-build-core
-	$(INSTALL) nanobind $$($(BIN)/python -c $(MISSING))
+	$(INSTALL) nanobind numpy $$($(BIN)/python -c $(MISSING))
 	$(INSTALL) --no-build-isolation --config-settings=build-dir=build -e '.[train,dev]'
 	touch $(READY)

@@ -71,8 +71,7 @@ def _write(network, arrays: int, case: Case, threads: int) -> None:
     T, B, _, H, V, *_ = case
     ids, fresh = np.arange(T * B).reshape(T, B) % V, np.zeros((T, B), np.uint8)
     fresh[-1, ::2] = 1
-    state, logits = np.zeros((arrays, B, H), np.float32), np.empty((T, B, V), np.float32)
-    network.feed_ids(ids, fresh, state, state, logits, threads)
+    logits, state = network.feed_ids(ids, fresh, np.zeros((arrays, B, H), np.float32), T, threads)
     assert np.isfinite(logits).all()
     nats, shares = np.empty(T * B), np.empty((T * B, V))
     network.nats(logits.reshape(-1, V), ids.ravel(), nats)

@@ -97,12 +97,11 @@ class Network:
 
         Where `fresh_TB` is true a lane's state is reset before the step.
         """
-        steps, lanes = inputs.shape[:2]
-        outputs = np.empty((steps if wanted is None else wanted, lanes, self.outputs), np.float32)
-        after = np.empty(state_SBH.shape, np.float32)
         fresh = None if fresh_TB is None else np.ascontiguousarray(fresh_TB).view(np.uint8)
-        self._feed(inputs, fresh, state_SBH, after, outputs, self.threads)
-        return outputs, after
+        found: tuple[Floats, Floats] = self._feed(
+            inputs, fresh, state_SBH, len(inputs) if wanted is None else wanted, self.threads
+        )
+        return found
 
     def step(self, inputs: Int64 | Floats, state_SBH: Floats) -> tuple[Floats, Floats]:
         """One step, ids_B or x_BD: the outputs_BO and the state."""

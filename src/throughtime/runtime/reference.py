@@ -164,18 +164,18 @@ class Network:
         self._head = (held(W, weights), b, weights)
 
     def feed_ids(
-        self, ids: Int64, fresh: Marks | None, before: Floats, after: Floats, out: Floats, threads: int
-    ) -> None:
+        self, ids: Int64, fresh: Marks | None, before: Floats, wanted: int, threads: int
+    ) -> tuple[Floats, Floats]:
         assert self._embedding is not None
         if ids.min() < 0 or ids.max() >= len(self._embedding):
             raise IndexError(f"an id is not in a vocabulary of {len(self._embedding)}")
-        self.feed_vectors(self._embedding[ids], fresh, before, after, out, threads)
+        return self.feed_vectors(self._embedding[ids], fresh, before, wanted, threads)
 
     def feed_vectors(
-        self, x: Floats, fresh: Marks | None, before: Floats, after: Floats, out: Floats, threads: int
-    ) -> None:
+        self, x: Floats, fresh: Marks | None, before: Floats, wanted: int, threads: int
+    ) -> tuple[Floats, Floats]:
         del threads
-        y_TBH, at = x, 0
+        y_TBH, at, after = x, 0, np.empty(before.shape, np.float32)
         for layer in self._layers:
             state = tuple(before[at : at + layer.arrays])
             sums_TBG = met(y_TBH, layer.weights) @ layer.W.T
@@ -189,11 +189,11 @@ class Network:
             y_TBH = np.stack(outputs)
             after[at : at + layer.arrays] = state
             at += layer.arrays
-        last = y_TBH[len(y_TBH) - len(out) :]
+        last = y_TBH[len(y_TBH) - wanted :]
         if self._head:
             W, b, weights = self._head
             last = met(last, weights) @ W.T + b
-        out[:] = last
+        return last, after
 
     def nats(self, logits_NV: Floats, targets_N: Int64, nats_N: NDArray[np.float64]) -> None:
         logits = logits_NV - logits_NV.max(1, keepdims=True)
@@ -209,7 +209,7 @@ class Network:
     def generate(self, logits: Floats, state: Floats, samplers: Sequence[Sampler], tokens: Int64, threads: int) -> None:
         for ids_B in tokens:
             ids_B[:] = [sampler.choose(logits_V) for sampler, logits_V in zip(samplers, logits[0], strict=True)]
-            self.feed_ids(ids_B[None], None, state, state, logits, threads)
+            logits[:], state[:] = self.feed_ids(ids_B[None], None, state, 1, threads)
 
     def search(
         self,
@@ -228,9 +228,8 @@ class Network:
             return -nats / float(((5 + count) / 6) ** length_penalty)
 
         def read(ids: Sequence[int], state: Floats) -> tuple[Floats, Floats]:
-            logits_BV, after = np.empty((1, len(ids), len(pieces)), np.float32), np.empty(state.shape, np.float32)
-            self.feed_ids(np.array([ids]), None, state, after, logits_BV, threads)
-            return logits_BV[0], after
+            logits_1BV, after = self.feed_ids(np.array([ids]), None, state, 1, threads)
+            return logits_1BV[0], after
 
         barred_V = np.zeros(len(pieces)) if allowed is None else np.where(allowed, 0.0, np.inf)
         logits_BV = logits[None]

@@ -1,17 +1,18 @@
 // The levels as Python sees them: which there are, and their kernels, which take arrays by name.
 #include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 #include <tuple>
 #include <type_traits>
 #include <vector>
 
+#include "array.hpp"
 #include "bindings.hpp"
 #include "levels.hpp"
 #include "memory.hpp"
@@ -27,32 +28,38 @@ struct Size {
     int64_t T, B, D, H, V;
 };
 
-const char* type_name(float) { return "float32"; }
-const char* type_name(int64_t) { return "int64"; }
-const char* type_name(uint8_t) { return "uint8"; }
-
 // Finds the arrays of a call by their names, and refuses what the kernel would misread.
 class Arrays {
-    const nb::kwargs& given;
-    std::vector<std::string> known;
+    struct Given {
+        const char* name;
+        nb::handle value;
+        bool known;
+    };
+    std::vector<Given> all;
 
  public:
-    explicit Arrays(const nb::kwargs& given) : given(given) {}
+    explicit Arrays(const nb::kwargs& given) {
+        all.reserve(given.size());
+        for (const auto& [name, value] : given) {
+            const char* text = PyUnicode_AsUTF8(name.ptr());
+            if (!text) throw nb::python_error();
+            all.push_back({text, value, false});
+        }
+    }
 
     template <class T>
     T* find(const char* name, int64_t entries) {
-        known.emplace_back(name);
-        if (!given.contains(name)) return nullptr;
-        nb::handle value = given[name];
-        if (value.is_none()) return nullptr;
-        typedef nb::ndarray<T, nb::device::cpu, nb::c_contig> Array;
-        Array array;
-        // Without conversion: a converted copy would be gone before the kernel reads it, or what it writes be lost.
-        if (!nb::try_cast<Array>(value, array, false))
+        const auto given = std::find_if(all.begin(), all.end(), [&](const Given& g) { return !strcmp(g.name, name); });
+        if (given == all.end()) return nullptr;
+        given->known = true;
+        if (given->value.is_none()) return nullptr;
+        // Without conversion: a converted copy would be gone before the kernel reads it.
+        const auto array = Array<T, ANY>::take(given->value, false);
+        if (!array.is_valid())
             throw nb::type_error((std::string(name) + " should be a dense" + (std::is_const_v<T> ? " " : " writable ") +
-                                  type_name(T()) + " array in main memory")
+                                  name_of(entry_of(T())) + " array in main memory")
                                      .c_str());
-        if ((int64_t)array.size() != entries)
+        if (array.size() != entries)
             throw nb::value_error((std::string(name) + " should have " + std::to_string(entries) + " entries, got " +
                                    std::to_string(array.size()))
                                       .c_str());
@@ -67,11 +74,8 @@ class Arrays {
     }
 
     void all_known() const {
-        for (const auto& item : given) {
-            const std::string name = nb::cast<std::string>(item.first);
-            if (std::find(known.begin(), known.end(), name) == known.end())
-                throw nb::type_error(("this kernel knows no array " + name).c_str());
-        }
+        for (const Given& given : all)
+            if (!given.known) throw nb::type_error((std::string("this kernel knows no array ") + given.name).c_str());
     }
 };
 
@@ -148,9 +152,11 @@ void backward(const Recurrence& r, const Shape& shape, int threads, const nb::kw
 }
 
 // An array of bytes that goes back to the lender when nobody holds it any more.
-nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>> memory(size_t bytes) {
+Array<uint8_t, 1> memory(size_t bytes) {
     void* borrowed = borrow(bytes);
-    return {borrowed, {bytes}, nb::capsule(borrowed, [](void* memory) noexcept { give_back(memory); })};
+    const nb::capsule owner(borrowed, [](void* memory) noexcept { give_back(memory); });
+    const intptr_t shape[] = {(intptr_t)bytes};
+    return Array<uint8_t, 1>(dense::on(borrowed, Entry::UINT8, 1, shape, owner));
 }
 
 const Recurrence& recurrence(const std::string& level, const std::string& cell, bool bf16) {
@@ -163,6 +169,7 @@ const Recurrence& recurrence(const std::string& level, const std::string& cell, 
 }  // namespace
 
 NB_MODULE(_native, m) {
+    load_numpy();
     bind_network(m);
     m.def("levels", [] {
         std::vector<std::string> names;

@@ -1,16 +1,18 @@
-// Networks and samplers as Python sees them. What is written to is not converted: a copy would be written in its place.
+// Networks and samplers as Python sees them.
 #include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "array.hpp"
 #include "beam.hpp"
 #include "bindings.hpp"
 #include "levels.hpp"
@@ -22,11 +24,14 @@ namespace nb = nanobind;
 namespace throughtime {
 namespace {
 
-template <class T, int DIMENSIONS>
-using Array = nb::ndarray<T, nb::ndim<DIMENSIONS>, nb::device::cpu, nb::c_contig>;
+void check(bool holds, const char* otherwise) {
+    if (!holds) throw nb::value_error(otherwise);
+}
 
-void check(bool holds, const std::string& otherwise) {
-    if (!holds) throw nb::value_error(otherwise.c_str());
+// `otherwise` makes the message, only where it is needed.
+template <class Message>
+void check(bool holds, Message otherwise) {
+    if (!holds) throw nb::value_error(std::string(otherwise()).c_str());
 }
 
 // A network, and the level its kernels are of.
@@ -47,12 +52,12 @@ struct Bound : Network {
                        Array<const float, 1> vectors, int threads) {
         Layer given{};
         given.threads = threads;
-        given.inputs = (int64_t)W.shape(1), given.units = (int64_t)W.shape(0) / kernel.gates;
-        check(given.inputs > 0 && given.units > 0 && given.units * kernel.gates == (int64_t)W.shape(0),
-              "W should have " + std::to_string(kernel.gates) + " rows for each unit");
-        check(kernel.product == U.has_value(), std::string("U is ") + (U ? "not used" : "missing"));
-        check(!U || (U->shape(0) == W.shape(0) && (int64_t)U->shape(1) == given.units), "U should have shape [G H, H]");
-        check((int64_t)vectors.size() == kernel.vectors * given.units, "vectors has a wrong number of entries");
+        given.inputs = W.shape(1), given.units = W.shape(0) / kernel.gates;
+        check(given.inputs > 0 && given.units > 0 && given.units * kernel.gates == W.shape(0),
+              [&] { return "W should have " + std::to_string(kernel.gates) + " rows for each unit"; });
+        check(kernel.product == U.has_value(), U ? "U is not used" : "U is missing");
+        check(!U || (U->shape(0) == W.shape(0) && U->shape(1) == given.units), "U should have shape [G H, H]");
+        check(vectors.size() == kernel.vectors * given.units, "vectors has a wrong number of entries");
         check(threads > 0, "there should be at least one thread");
         given.W = W.data(), given.U = U ? U->data() : nullptr, given.vectors = vectors.data();
         return given;
@@ -60,10 +65,10 @@ struct Bound : Network {
 
     template <class State>
     void check_state(int64_t B, const State& state) const {
-        check((int64_t)state.shape(0) == state_arrays() && (int64_t)state.shape(1) == B &&
-                  (int64_t)state.shape(2) == units(),
-              "a state should have shape [" + std::to_string(state_arrays()) + ", " + std::to_string(B) + ", " +
-                  std::to_string(units()) + "]");
+        check(state.shape(0) == state_arrays() && state.shape(1) == B && state.shape(2) == units(), [&] {
+            return "a state should have shape [" + std::to_string(state_arrays()) + ", " + std::to_string(B) + ", " +
+                   std::to_string(units()) + "]";
+        });
     }
 
     void check_ids(const int64_t* all, int64_t count) const {
@@ -74,45 +79,44 @@ struct Bound : Network {
                     ("id " + std::to_string(all[i]) + " is not in a vocabulary of " + std::to_string(ids())).c_str());
     }
 
-    // The outputs of as many steps at the end as `out` has room for.
-    void feed(const Steps& steps, Array<const float, 3> before, Array<float, 3> after, Array<float, 3> out,
-              int threads) const {
-        check(steps.T > 0 && steps.B > 0 && threads > 0, "there should be at least one step, one lane and one thread");
-        check_state(steps.B, before);
-        check_state(steps.B, after);
-        check(
-            (int64_t)out.shape(0) <= steps.T && (int64_t)out.shape(1) == steps.B && (int64_t)out.shape(2) == outputs(),
-            "the outputs should have shape [T, B, " + std::to_string(outputs()) + "]");
-        nb::gil_scoped_release release;
-        run(steps, before.data(), after.data(), (int64_t)out.shape(0), out.data(), threads);
-    }
-
     typedef std::optional<Array<const uint8_t, 2>> Fresh;
+    typedef std::pair<Array<float, 3>, Array<float, 3>> Fed;  // outputs [wanted, B, outputs] and state
 
-    static const uint8_t* fresh_of(const Fresh& fresh, int64_t T, int64_t B) {
-        check(!fresh || ((int64_t)fresh->shape(0) == T && (int64_t)fresh->shape(1) == B),
+    // The outputs of the last `wanted` steps.
+    Fed feed(Steps steps, const Fresh& fresh, Array<const float, 3> before, int64_t wanted, int threads) const {
+        const int64_t T = steps.T, B = steps.B;
+        check(T > 0 && B > 0 && threads > 0, "there should be at least one step, one lane and one thread");
+        check(wanted >= 0 && wanted <= T, "there are not as many outputs as are wanted");
+        check(!fresh || (fresh->shape(0) == T && fresh->shape(1) == B),
               "fresh should have a mark for every step of every lane");
-        return fresh ? fresh->data() : nullptr;
+        check_state(B, before);
+        if (fresh) steps.fresh = fresh->data();
+        auto after = Array<float, 3>::unwritten(before.shape(0), B, units());
+        auto out = Array<float, 3>::unwritten(wanted, B, outputs());
+        {
+            nb::gil_scoped_release release;
+            run(steps, before.data(), after.data(), wanted, out.data(), threads);
+        }
+        return {std::move(out), std::move(after)};
     }
 
-    void feed_ids(Array<const int64_t, 2> ids, Fresh fresh, Array<const float, 3> before, Array<float, 3> after,
-                  Array<float, 3> out, int threads) const {
-        check_ids(ids.data(), (int64_t)ids.size());
-        const int64_t T = (int64_t)ids.shape(0), B = (int64_t)ids.shape(1);
-        feed({T, B, ids.data(), nullptr, fresh_of(fresh, T, B)}, before, after, out, threads);
+    Fed feed_ids(Array<const int64_t, 2> ids, const Fresh& fresh, Array<const float, 3> before, int64_t wanted,
+                 int threads) const {
+        check_ids(ids.data(), ids.size());
+        return feed({ids.shape(0), ids.shape(1), ids.data(), nullptr, nullptr}, fresh, before, wanted, threads);
     }
 
-    void feed_vectors(Array<const float, 3> x, Fresh fresh, Array<const float, 3> before, Array<float, 3> after,
-                      Array<float, 3> out, int threads) const {
+    Fed feed_vectors(Array<const float, 3> x, const Fresh& fresh, Array<const float, 3> before, int64_t wanted,
+                     int threads) const {
         check(!ids(), "this network reads ids, not vectors");
-        const int64_t T = (int64_t)x.shape(0), B = (int64_t)x.shape(1);
-        check((int64_t)x.shape(2) == inputs(), "the inputs should have shape [T, B, " + std::to_string(inputs()) + "]");
-        feed({T, B, nullptr, x.data(), fresh_of(fresh, T, B)}, before, after, out, threads);
+        check(x.shape(2) == inputs(),
+              [&] { return "the inputs should have shape [T, B, " + std::to_string(inputs()) + "]"; });
+        return feed({x.shape(0), x.shape(1), nullptr, x.data(), nullptr}, fresh, before, wanted, threads);
     }
 
     void nats(Array<const float, 2> logits_NV, Array<const int64_t, 1> targets_N, Array<double, 1> nats_N) const {
-        const int64_t N = (int64_t)logits_NV.shape(0), V = (int64_t)logits_NV.shape(1);
-        check((int64_t)targets_N.size() == N && (int64_t)nats_N.size() == N,
+        const int64_t N = logits_NV.shape(0), V = logits_NV.shape(1);
+        check(targets_N.size() == N && nats_N.size() == N,
               "logits, targets and nats should be as many");
         for (int64_t i = 0; i < N; i++)
             check(targets_N.data()[i] >= 0 && targets_N.data()[i] < V, "a target is not in the vocabulary");
@@ -121,8 +125,8 @@ struct Bound : Network {
     }
 
     void probabilities(Array<const float, 2> logits_BV, Array<const float, 1> bias_V, Array<double, 2> out_BV) const {
-        const int64_t B = (int64_t)logits_BV.shape(0), V = (int64_t)logits_BV.shape(1);
-        check((int64_t)bias_V.size() == V && (int64_t)out_BV.shape(0) == B && (int64_t)out_BV.shape(1) == V,
+        const int64_t B = logits_BV.shape(0), V = logits_BV.shape(1);
+        check(bias_V.size() == V && out_BV.shape(0) == B && out_BV.shape(1) == V,
               "logits, bias and probabilities should be of one size");
         check(V < 1 << 24, "there are too many tokens for probabilities of 24 bits");
         nb::gil_scoped_release release;
@@ -135,12 +139,12 @@ struct Bound : Network {
         const int64_t B = (int64_t)samplers.size(), V = outputs();
         check(B > 0 && ids() == V, "a network that writes what it reads, and a sampler for each lane, are needed");
         check_state(B, state);
-        check(logits.shape(0) == 1 && (int64_t)logits.shape(1) == B && (int64_t)logits.shape(2) == V,
+        check(logits.shape(0) == 1 && logits.shape(1) == B && logits.shape(2) == V,
               "the logits should have shape [1, B, V]");
-        check((int64_t)tokens.shape(1) == B, "the tokens should have a column for each lane");
+        check(tokens.shape(1) == B, "the tokens should have a column for each lane");
         for (const Sampler* sampler : samplers) check(sampler->vocabulary == V, "a sampler is of another vocabulary");
         nb::gil_scoped_release release;
-        for (size_t t = 0; t < tokens.shape(0); t++) {
+        for (int64_t t = 0; t < tokens.shape(0); t++) {
             int64_t* drawn = tokens.data() + t * B;
             choose(samplers.data(), B, logits.data(), drawn, threads);
             for (int64_t b = 0; b < B; b++)
@@ -162,8 +166,8 @@ struct Bound : Network {
         check(ids() == V && (int64_t)pieces.size() == V,
               "a network that writes what it reads, and a piece a token, are needed");
         check_state(1, state);
-        check((int64_t)logits.size() == V, "there should be a logit for each token");
-        check(!allowed || (int64_t)allowed->size() == V, "the allowed tokens should be a mask of all");
+        check(logits.size() == V, "there should be a logit for each token");
+        check(!allowed || allowed->size() == V, "the allowed tokens should be a mask of all");
         check(beams > 0 && best > 0 && tokens > 0 && threads > 0, "there should be at least one of each");
         Search wanted{beams, best, tokens, length_penalty, strings(pieces), strings(stops), {}};
         for (const std::string& stop : wanted.stops) check(!stop.empty(), "a stop should not be empty");
@@ -175,10 +179,8 @@ struct Bound : Network {
         }
         nb::list result;
         for (Ended& one : found) {
-            auto* kept = new std::vector<float>(std::move(one.state));
-            nb::capsule owner(kept, [](void* memory) noexcept { delete static_cast<std::vector<float>*>(memory); });
-            nb::ndarray<nb::numpy, float, nb::ndim<3>> after(kept->data(), {(size_t)state_arrays(), 1, (size_t)units()},
-                                                             owner);
+            const auto after = Array<float, 3>::unwritten(state_arrays(), 1, units());
+            std::copy(one.state.begin(), one.state.end(), after.data());
             result.append(nb::make_tuple(nb::bytes(one.text.data(), one.text.size()), one.nats, one.score, after));
         }
         return result;
@@ -201,7 +203,7 @@ void bind_network(nb::module_& m) {
             nb::arg("vocabulary"), nb::arg("temperature"), nb::arg("top_k"), nb::arg("top_p"), nb::arg("min_p"),
             nb::arg("repetition_penalty"), nb::arg("seed"), nb::arg("allowed").none())
         .def("see", [](Sampler& self, Array<const int64_t, 1> tokens) {
-            for (size_t i = 0; i < tokens.size(); i++) {
+            for (int64_t i = 0; i < tokens.size(); i++) {
                 check(tokens.data()[i] >= 0 && tokens.data()[i] < self.vocabulary, "a token is not in the vocabulary");
                 self.see(tokens.data()[i]);
             }
@@ -212,7 +214,7 @@ void bind_network(nb::module_& m) {
             "embed",
             [](Bound& self, Array<const float, 2> rows) {
                 check(rows.size() > 0, "the embedding should have shape [V, D]");
-                self.embed(rows.data(), (int64_t)rows.shape(0), (int64_t)rows.shape(1));
+                self.embed(rows.data(), rows.shape(0), rows.shape(1));
             },
             nb::arg("rows"))
         .def(
@@ -232,13 +234,13 @@ void bind_network(nb::module_& m) {
             },
             nb::arg("weights"), nb::arg("W"), nb::arg("b"), nb::arg("threads"))
         .def("feed_ids", &Bound::feed_ids, nb::arg("ids"), nb::arg("fresh").none(), nb::arg("before"),
-             nb::arg("after").noconvert(), nb::arg("out").noconvert(), nb::arg("threads"))
+             nb::arg("wanted"), nb::arg("threads"))
         .def("feed_vectors", &Bound::feed_vectors, nb::arg("x"), nb::arg("fresh").none(), nb::arg("before"),
-             nb::arg("after").noconvert(), nb::arg("out").noconvert(), nb::arg("threads"))
-        .def("nats", &Bound::nats, nb::arg("logits"), nb::arg("targets"), nb::arg("nats").noconvert())
-        .def("probabilities", &Bound::probabilities, nb::arg("logits"), nb::arg("bias"), nb::arg("out").noconvert())
-        .def("generate", &Bound::generate, nb::arg("logits").noconvert(), nb::arg("state").noconvert(),
-             nb::arg("samplers"), nb::arg("tokens").noconvert(), nb::arg("threads"))
+             nb::arg("wanted"), nb::arg("threads"))
+        .def("nats", &Bound::nats, nb::arg("logits"), nb::arg("targets"), nb::arg("nats"))
+        .def("probabilities", &Bound::probabilities, nb::arg("logits"), nb::arg("bias"), nb::arg("out"))
+        .def("generate", &Bound::generate, nb::arg("logits"), nb::arg("state"), nb::arg("samplers"), nb::arg("tokens"),
+             nb::arg("threads"))
         .def("search", &Bound::search, nb::arg("logits"), nb::arg("state"), nb::arg("pieces"), nb::arg("stops"),
              nb::arg("allowed").none(), nb::arg("beams"), nb::arg("best"), nb::arg("tokens"), nb::arg("length_penalty"),
              nb::arg("threads"));
