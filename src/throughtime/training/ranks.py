@@ -143,8 +143,11 @@ def this_rank() -> Ranks:
 
 
 def _disconnect() -> None:
-    """Before the interpreter ends. A thread of gloo lets go of an array a moment after those who waited for it go on, and
-    needs the interpreter for that: where it is gone, the process would abort."""
+    """Before the interpreter ends.
+
+    A thread of gloo lets go of an array a moment after those who waited for it go on, and needs the interpreter for
+    that: where it is gone, the process would abort.
+    """
     processes.destroy_process_group()
     time.sleep(LETTING_GO)
 
