@@ -85,9 +85,7 @@ struct type_caster<throughtime::Array<T, DIMENSIONS>> {
         return value.is_valid();
     }
 
-    static handle from_cpp(const Array& array, rv_policy, cleanup_list*) noexcept {
-        return array.object().inc_ref();
-    }
+    static handle from_cpp(const Array& array, rv_policy, cleanup_list*) noexcept { return array.object().inc_ref(); }
 };
 
 }  // namespace nanobind::detail

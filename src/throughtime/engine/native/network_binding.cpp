@@ -116,8 +116,7 @@ struct Bound : Network {
 
     void nats(Array<const float, 2> logits_NV, Array<const int64_t, 1> targets_N, Array<double, 1> nats_N) const {
         const int64_t N = logits_NV.shape(0), V = logits_NV.shape(1);
-        check(targets_N.size() == N && nats_N.size() == N,
-              "logits, targets and nats should be as many");
+        check(targets_N.size() == N && nats_N.size() == N, "logits, targets and nats should be as many");
         for (int64_t i = 0; i < N; i++)
             check(targets_N.data()[i] >= 0 && targets_N.data()[i] < V, "a target is not in the vocabulary");
         nb::gil_scoped_release release;
