@@ -190,6 +190,8 @@ def test_states_and_ids_that_do_not_fit(model):
         model.step([1, 2], State(state.array_SBH, "other"))
     with pytest.raises(ThroughtimeError, match=r"id (999 )?is not in a vocabulary"):
         model.step([1, 999], state)
+    with pytest.raises(ThroughtimeError, match="ids should be whole numbers, got float64"):
+        model.step([1.0, 2.0], state)
     with pytest.raises(ThroughtimeError, match="ids should have shape"):
         model.feed([1, 2], state)
     with pytest.raises(ThroughtimeError, match="wanted must be 0 to 1, the steps there are, got 2"):

@@ -213,6 +213,24 @@ def test_an_option_that_no_kernel_has():
         Network([layer._replace(options={"activation": "sine"})])
 
 
+@pytest.mark.usefixtures("either_twin")
+def test_arrays_of_another_form_are_read_as_what_they_are():
+    """Other strides, other bytes of a number: the same results; a fraction is no id."""
+    _, layer = made("lstm", 4, 6, {})
+    x, state = inputs(3, 2, 4), np.full((2, 2, 6), 0.5, np.float32)
+    network = Network([layer])
+    wanted = network.feed(x, state)
+    spread = np.zeros((3, 4, 8), np.float32)
+    spread[:, ::2, ::2] = x
+    turned = np.ascontiguousarray(state.transpose(2, 1, 0)).transpose(2, 1, 0)
+    for given, before in ((spread[:, ::2, ::2], turned), (x.astype(np.float64), state), (x.astype(">f4"), state)):
+        for found, expected in zip(network.feed(given, before), wanted, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    named = Network([layer], np.ones((5, 4), np.float32))
+    whole = named.feed(np.zeros((1, 2), np.int64), state)[0]
+    np.testing.assert_array_equal(named.feed(np.zeros((1, 2), np.int32), state)[0], whole)
+
+
 @needs_kernels
 def test_what_a_kernel_would_misread_is_refused():
     _, layer = made("gru", 4, 6, {})
@@ -223,6 +241,8 @@ def test_what_a_kernel_would_misread_is_refused():
         network.feed(np.full((1, 2), 5), state)
     with pytest.raises(ValueError, match=r"a state should have shape \[1, 3, 6\]"):
         network.feed(np.zeros((1, 3), np.int64), state)
+    with pytest.raises(TypeError, match=r"ids: numpy.ndarray\[int64\]"):
+        network.feed(np.zeros((1, 2)), state)
     with pytest.raises(ValueError, match="all layers should have 6 units, got 7"):
         Network([layer, made("gru", 6, 7, {})[1]])
     with pytest.raises(ValueError, match="a layer of input 5 cannot stand on 6 units"):

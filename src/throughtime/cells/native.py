@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
 LARGE = 1 << 20
 """Arrays from so many bytes on lie in the engine's memory, for PyTorch would fetch theirs from the system each time."""
 
-PARAMETERS = ("x", "W", "U", "vectors")
-"""What may be a parameter of the model: x, where it is the rows of tokens."""
+KINDS = {torch.float32: "float32", torch.int64: "int64", torch.uint8: "uint8"}
+"""The names that kernels have for the kinds of entries."""
 
 
 class Parameters(NamedTuple):
@@ -115,26 +114,13 @@ def run(
     return y_TBH, type(state)(*after)
 
 
-class _Memory:
-    """A tensor's memory, as NumPy asks for it."""
+def _lent(arrays: dict[str, Tensor]) -> dict[str, tuple[int, int, str]]:
+    """Where dense tensors lie, how many entries they have, and of what kind: all that a kernel asks of an array.
 
-    __slots__ = ("__array_interface__",)
-
-    def __init__(self, array: Tensor):
-        where = (array.data_ptr(), False)
-        self.__array_interface__ = {"data": where, "shape": tuple(array.shape), "typestr": "<f4", "version": 3}
-
-
-def _shared(arrays: dict[str, Tensor]) -> dict[str, Any]:
-    """The same memory as NumPy's arrays, which cross into C++ in a fifth of the time that tensors take.
-
-    A tensor that has lent its memory by `numpy()` cannot be resized for ever after. Whoever deals parameters to several
-    processes does that (FSDP2), so theirs is lent without PyTorch's knowledge, which takes a microsecond more.
+    To make NumPy's arrays of them would take as long as a small layer does. It also would forbid for ever to resize
+    them, as those do who deal parameters to several processes (FSDP2).
     """
-    return {
-        name: np.asarray(_Memory(array)) if name in PARAMETERS and array.numel() else array.numpy()
-        for name, array in arrays.items()
-    }
+    return {name: (array.data_ptr(), array.numel(), KINDS[array.dtype]) for name, array in arrays.items()}
 
 
 def _empty(*shape: int) -> Tensor:
@@ -146,15 +132,14 @@ def _empty(*shape: int) -> Tensor:
 
 
 class _Sequence(torch.autograd.Function):
-    NAMES = (*PARAMETERS, "hidden0", "carried0")
+    NAMES = ("x", "W", "U", "vectors", "hidden0", "carried0")
 
     @staticmethod
     def forward(ctx: Any, fixed: _Fixed, *given: Tensor | None) -> tuple[Tensor, ...]:
         kernel, shape = fixed.kernel, fixed.shape
         steps, lanes, _, units, _ = shape
         named = dict(zip(_Sequence.NAMES, given, strict=False))
-        arrays = {name: array.detach().contiguous() for name, array in named.items() if array is not None}
-        arrays |= fixed.arrays
+        arrays = {name: array.contiguous() for name, array in named.items() if array is not None} | fixed.arrays
         results = {"y": _empty(steps, lanes, units), "hidden": _empty(lanes, units)}
         if not kernel.carries_hidden:
             results["carried"] = _empty(lanes, units)
@@ -164,7 +149,7 @@ class _Sequence(torch.autograd.Function):
             arrays["saved"] = kept[:saved].view(torch.float32)
             if kernel.product:
                 arrays["read"] = kept[saved:]
-        kernel.forward(shape, torch.get_num_threads(), **_shared(arrays), **_shared(results))
+        kernel.forward(shape, torch.get_num_threads(), **_lent(arrays | results))
         ctx.kernel, ctx.shape, ctx.names = kernel, shape, list(arrays)
         ctx.save_for_backward(*arrays.values())
         ctx.set_materialize_grads(False)
@@ -180,5 +165,5 @@ class _Sequence(torch.autograd.Function):
         found = {name: array.contiguous() for name, array in given.items() if array is not None}
         asked = [name for name, needed in zip(_Sequence.NAMES, ctx.needs_input_grad[1:], strict=False) if needed]
         results = {"d" + name: _empty(*arrays[name].shape) for name in asked}
-        ctx.kernel.backward(ctx.shape, torch.get_num_threads(), **_shared(arrays), **_shared(found), **_shared(results))
+        ctx.kernel.backward(ctx.shape, torch.get_num_threads(), **_lent(arrays | found | results))
         return None, *(results.get("d" + name) for name in _Sequence.NAMES[: len(ctx.needs_input_grad) - 1])

@@ -168,7 +168,7 @@ class Model:
         Raises:
             ThroughtimeError: as `step`.
         """
-        ids = np.ascontiguousarray(ids_TB, np.int64)
+        ids = _whole(ids_TB)
         if ids.ndim != 2 or not ids.size:
             raise ThroughtimeError(f"ids should have shape [T, B], at least one of each, got {list(ids.shape)}")
         if state.model != self.digest:
@@ -187,7 +187,7 @@ class Model:
 
     def read(self, ids: ArrayLike, state: State | None = None) -> tuple[NDArray[np.float32], State]:
         """A whole text of one lane, in bounded memory: the logits_V of what follows it, and the state."""
-        ids_T = np.asarray(ids, np.int64)
+        ids_T = _whole(ids)
         state = self.initial_state() if state is None else state
         logits_V = np.empty(0, np.float32)
         for start in range(0, len(ids_T), STEPS_AT_ONCE):
@@ -324,3 +324,11 @@ class Model:
         if not allowed.any():
             raise SettingError("no token of the model is made of what is allowed")
         return allowed
+
+
+def _whole(ids: ArrayLike) -> NDArray[np.int64]:
+    """Ids as the kernels take them."""
+    array = np.asarray(ids)
+    if array.size and array.dtype.kind not in "iu":
+        raise ThroughtimeError(f"ids should be whole numbers, got {array.dtype}")
+    return np.ascontiguousarray(array, np.int64)

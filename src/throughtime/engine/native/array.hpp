@@ -78,7 +78,14 @@ namespace nanobind::detail {
 template <class T, int DIMENSIONS>
 struct type_caster<throughtime::Array<T, DIMENSIONS>> {
     typedef throughtime::Array<T, DIMENSIONS> Array;
-    NB_TYPE_CASTER(Array, const_name("numpy.ndarray"))
+    static constexpr auto described() {
+        constexpr throughtime::Entry entry = throughtime::entry_of(std::remove_const_t<T>());
+        if constexpr (entry == throughtime::Entry::FLOAT32) return const_name("numpy.ndarray[float32]");
+        if constexpr (entry == throughtime::Entry::FLOAT64) return const_name("numpy.ndarray[float64]");
+        if constexpr (entry == throughtime::Entry::INT64) return const_name("numpy.ndarray[int64]");
+        if constexpr (entry == throughtime::Entry::UINT8) return const_name("numpy.ndarray[uint8]");
+    }
+    NB_TYPE_CASTER(Array, described())
 
     bool from_python(handle source, uint32_t flags, cleanup_list*) noexcept {
         value = Array::take(source, flags & (uint32_t)cast_flags::convert);

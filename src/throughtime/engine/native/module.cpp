@@ -37,6 +37,20 @@ class Arrays {
     };
     std::vector<Given> all;
 
+    // Where its entries lie and how many they are; -1: it is no such array. Whoever has arrays of another library says
+    // where they lie: (address, entries, kind).
+    template <class T>
+    static std::pair<T*, int64_t> read(nb::handle value) {
+        std::tuple<uintptr_t, int64_t, const char*> lent;
+        if (nb::isinstance<nb::tuple>(value)) {
+            if (!nb::try_cast(value, lent) || strcmp(std::get<2>(lent), name_of(entry_of(T())))) return {nullptr, -1};
+            return {reinterpret_cast<T*>(std::get<0>(lent)), std::get<1>(lent)};
+        }
+        // Without conversion: a converted copy would be gone before the kernel reads it.
+        const auto array = Array<T, ANY>::take(value, false);
+        return {array.data(), array.is_valid() ? array.size() : -1};
+    }
+
  public:
     explicit Arrays(const nb::kwargs& given) {
         all.reserve(given.size());
@@ -53,17 +67,16 @@ class Arrays {
         if (given == all.end()) return nullptr;
         given->known = true;
         if (given->value.is_none()) return nullptr;
-        // Without conversion: a converted copy would be gone before the kernel reads it.
-        const auto array = Array<T, ANY>::take(given->value, false);
-        if (!array.is_valid())
+        const auto [data, found] = read<T>(given->value);
+        if (found < 0)
             throw nb::type_error((std::string(name) + " should be a dense" + (std::is_const_v<T> ? " " : " writable ") +
                                   name_of(entry_of(T())) + " array in main memory")
                                      .c_str());
-        if (array.size() != entries)
+        if (found != entries)
             throw nb::value_error((std::string(name) + " should have " + std::to_string(entries) + " entries, got " +
-                                   std::to_string(array.size()))
+                                   std::to_string(found))
                                       .c_str());
-        return array.data();
+        return data;
     }
 
     template <class T>
