@@ -202,7 +202,7 @@ constexpr int TALLEST = 16;
 // rows and panels it is made beside. Where panels are few, or long, an entry is the sum of several chains.
 constexpr int ENOUGH = 6;
 constexpr int chains(int entries) { return entries >= ENOUGH ? 1 : entries >= 3 ? 2 : 4; }
-constexpr int panels_at_once(int entries) { return entries >= ENOUGH ? 1 : 7 / entries + 1; }
+constexpr int panels_at_once(int entries) { return entries >= ENOUGH ? 1 : entries > 3 ? 2 : entries > 1 ? 4 : 8; }
 
 // Where C's vectors lie.
 struct Sums {
@@ -272,24 +272,33 @@ template <class P>
 using Tile = void (*)(const typename P::Left*, const Strides&, const typename P::Right*, long, const Sums&,
                       const Start&);
 
-enum class Company { CHAINS, PANELS, NONE };
-
-template <class P, Company WITH, int C, int R = MAX_ROWS<C>>
+// Of one panel, as several chains, or of Q panels at once, as far as these are not too many for the rows.
+template <class P, int Q, bool CHAINS, int C, int R = MAX_ROWS<C>>
 Tile<P> tile_of(int rows) {
     if constexpr (R == 0)
         return nullptr;
     else
-        return rows == R ? tile < P, R, C, WITH == Company::PANELS ? panels_at_once(R * C) : 1,
-               WITH == Company::CHAINS ? chains(R * C) : 1 > : tile_of<P, WITH, C, R - 1>(rows);
+        return rows == R                    ? tile < P, R, C, (Q > panels_at_once(R * C) ? 1 : Q),
+               CHAINS ? chains(R * C) : 1 > : tile_of<P, Q, CHAINS, C, R - 1>(rows);
 }
 
-template <class P, Company WITH>
+template <class P, int Q, bool CHAINS = false>
 Tile<P> tile_of(int vectors, int rows) {
     switch (vectors) {
-        case 1: return tile_of<P, WITH, 1>(rows);
-        case 2: return tile_of<P, WITH, 2>(rows);
-        case 3: return tile_of<P, WITH, 3>(rows);
-        default: return tile_of<P, WITH, 4>(rows);
+        case 1: return tile_of<P, Q, CHAINS, 1>(rows);
+        case 2: return tile_of<P, Q, CHAINS, 2>(rows);
+        case 3: return tile_of<P, Q, CHAINS, 3>(rows);
+        default: return tile_of<P, Q, CHAINS, 4>(rows);
+    }
+}
+
+template <class P>
+Tile<P> tile_of(int vectors, int rows, long panels) {
+    switch (panels) {
+        case 1: return tile_of<P, 1>(vectors, rows);
+        case 2: return tile_of<P, 2>(vectors, rows);
+        case 4: return tile_of<P, 4>(vectors, rows);
+        default: return tile_of<P, 8>(vectors, rows);
     }
 }
 
@@ -315,7 +324,7 @@ void multiply_panel(const typename P::Left* a, const Strides& s, const typename 
     const Rows cut(rows, max_rows(vectors));
     for (int i = 0; i < cut.tiles; i++) {
         const int first = cut.first(i), count = cut.count(i);
-        const Tile<P> run = tile_of<P, Company::CHAINS>(vectors, count);
+        const Tile<P> run = tile_of<P, 1, true>(vectors, count);
         const Sums to{c.at + first * c.row, c.row, c.vector};
         const Start from{start.at ? start.at + first * start.row : nullptr, start.row, start.vector};
         if (columns >= vectors * LANES) {
@@ -330,7 +339,7 @@ void multiply_panel(const typename P::Left* a, const Strides& s, const typename 
     }
 }
 
-// How many panels are multiplied at once, if there are enough.
+// How many panels are multiplied at once, if there are enough; else half as many, or a quarter.
 inline long company(int vectors, long rows) {
     return rows > max_rows(vectors) ? 1 : panels_at_once((int)rows * vectors);
 }
@@ -341,19 +350,16 @@ template <class P>
 void multiply_panels(const typename P::Left* a, const Strides& s, const typename P::Right* b, long apart, int vectors,
                      long panels, Sums c, long rows, Start start) {
     const Rows cut(rows, max_rows(vectors));
-    const long at_once = company(vectors, rows);
-    for (long panel = 0; panel < panels;) {
-        const bool together = at_once > 1 && panel + at_once <= panels;
+    long at_once = company(vectors, rows);
+    for (long panel = 0; panel < panels; panel += at_once) {
+        while (at_once > panels - panel) at_once /= 2;
         for (int i = 0; i < cut.tiles; i++) {
             const int first = cut.first(i), count = cut.count(i);
-            const Tile<P> run =
-                together ? tile_of<P, Company::PANELS>(vectors, count) : tile_of<P, Company::NONE>(vectors, count);
             const float* from = start.at ? start.at + panel * start.panel + first * start.row : nullptr;
-            run(a + first * s.row, s, b + panel * apart, apart,
-                {c.at + panel * c.panel + first * c.row, c.row, c.vector, c.panel},
-                {from, start.row, start.vector, start.panel});
+            tile_of<P>(vectors, count, at_once)(a + first * s.row, s, b + panel * apart, apart,
+                                                {c.at + panel * c.panel + first * c.row, c.row, c.vector, c.panel},
+                                                {from, start.row, start.vector, start.panel});
         }
-        panel += together ? at_once : 1;
     }
 }
 
