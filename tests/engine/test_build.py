@@ -27,6 +27,7 @@ NEEDS: dict[str, set[str]] = {
     "avx2": {"avx2", "fma"},
     "avx512": AVX512,
     "avx512bf16": {*AVX512, "avx512_bf16"},
+    "avx512fp16": {*AVX512, "avx512_fp16"},
 }
 OTHER_COMPILER = [
     "-DCMAKE_CXX_COMPILER_ID_RUN=TRUE",
@@ -58,7 +59,8 @@ def test_the_levels_are_those_of_this_processor():
     if not flags:
         pytest.skip("this system does not tell what its processor can do")
     expected = [level for level, needed in NEEDS.items() if needed <= flags]
-    assert set(levels()) | {"avx512bf16"} == {*expected, "avx512bf16"}  # an old compiler lacks that one
+    young = {"avx512bf16", "avx512fp16"}  # an old compiler lacks them
+    assert set(levels()) | young == {*expected, *young}
 
 
 @pytest.mark.skipif(not OBJECTS or not shutil.which("nm"), reason="needs the objects of `make`, and nm")

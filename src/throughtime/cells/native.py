@@ -26,6 +26,9 @@ LARGE = 1 << 20
 KINDS = {torch.float32: "float32", torch.int64: "int64", torch.uint8: "uint8"}
 """The names that kernels have for the kinds of entries."""
 
+NAMES = ("x", "W", "U", "vectors", "hidden0", "carried0")
+"""What gradients are asked of, as the kernels call it."""
+
 
 class Parameters(NamedTuple):
     """What a cell hands to its kernel."""
@@ -46,8 +49,6 @@ class _Fixed(NamedTuple):
     kernel: Recurrence
     shape: tuple[int, int, int, int, int]
     arrays: dict[str, Tensor]
-    keeps: bool
-    """Whether there may be a way back."""
 
 
 def parameters_of(cell: torch.nn.Module, form: Form) -> Parameters:
@@ -108,9 +109,11 @@ def run(
     arrays = {name: array.detach().contiguous() for name, array in fixed.items() if array is not None}
     shape = (steps, lanes, x.shape[-1], state[0].shape[1], 0 if ids_TB is None else len(x))
     vectors = parameters.vectors[0] if len(parameters.vectors) == 1 else torch.cat(parameters.vectors)
-    y_TBH, *after = _Sequence.apply(
-        _Fixed(kernel, shape, arrays, torch.is_grad_enabled()), x, parameters.W, parameters.U, vectors, *state
-    )
+    given = (x, parameters.W, parameters.U, vectors, *state)
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given):
+        y_TBH, *after = _Sequence.apply(_Fixed(kernel, shape, arrays), *given)
+    else:
+        _, (y_TBH, *after) = _forward(_Fixed(kernel, shape, arrays), given, keeps=False)
     return y_TBH, type(state)(*after)
 
 
@@ -131,29 +134,35 @@ def _empty(*shape: int) -> Tensor:
     return torch.from_numpy(engine.memory(size)).view(torch.float32).view(shape)
 
 
-class _Sequence(torch.autograd.Function):
-    NAMES = ("x", "W", "U", "vectors", "hidden0", "carried0")
+def _forward(
+    fixed: _Fixed, given: tuple[Tensor | None, ...], keeps: bool
+) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+    """The arrays that the kernel read, with those it kept for the way back; outputs and state."""
+    kernel, shape, others = fixed
+    steps, lanes, _, units, _ = shape
+    named = dict(zip(NAMES, given, strict=False))
+    arrays = {name: array.contiguous() for name, array in named.items() if array is not None} | others
+    results = {"y": _empty(steps, lanes, units), "hidden": _empty(lanes, units)}
+    if not kernel.carries_hidden:
+        results["carried"] = _empty(lanes, units)
+    if keeps:
+        saved, read = kernel.sizes(shape)
+        kept = torch.from_numpy(engine.memory(saved + read))
+        arrays["saved"] = kept[:saved].view(torch.float32)
+        if kernel.product:
+            arrays["read"] = kept[saved:]
+    kernel.forward(shape, torch.get_num_threads(), **_lent(arrays | results))
+    return arrays, tuple(results.values())
 
+
+class _Sequence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, fixed: _Fixed, *given: Tensor | None) -> tuple[Tensor, ...]:
-        kernel, shape = fixed.kernel, fixed.shape
-        steps, lanes, _, units, _ = shape
-        named = dict(zip(_Sequence.NAMES, given, strict=False))
-        arrays = {name: array.contiguous() for name, array in named.items() if array is not None} | fixed.arrays
-        results = {"y": _empty(steps, lanes, units), "hidden": _empty(lanes, units)}
-        if not kernel.carries_hidden:
-            results["carried"] = _empty(lanes, units)
-        if fixed.keeps and any(ctx.needs_input_grad):
-            saved, read = kernel.sizes(shape)
-            kept = torch.from_numpy(engine.memory(saved + read))
-            arrays["saved"] = kept[:saved].view(torch.float32)
-            if kernel.product:
-                arrays["read"] = kept[saved:]
-        kernel.forward(shape, torch.get_num_threads(), **_lent(arrays | results))
-        ctx.kernel, ctx.shape, ctx.names = kernel, shape, list(arrays)
+        arrays, results = _forward(fixed, given, keeps=True)
+        ctx.kernel, ctx.shape, ctx.names = fixed.kernel, fixed.shape, list(arrays)
         ctx.save_for_backward(*arrays.values())
         ctx.set_materialize_grads(False)
-        return tuple(results.values())
+        return results
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -163,7 +172,7 @@ class _Sequence(torch.autograd.Function):
         arrays = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
         given = dict(zip(("dy", "dhidden", "dcarried"), gradients, strict=False))
         found = {name: array.contiguous() for name, array in given.items() if array is not None}
-        asked = [name for name, needed in zip(_Sequence.NAMES, ctx.needs_input_grad[1:], strict=False) if needed]
+        asked = [name for name, needed in zip(NAMES, ctx.needs_input_grad[1:], strict=False) if needed]
         results = {"d" + name: _empty(*arrays[name].shape) for name in asked}
         ctx.kernel.backward(ctx.shape, torch.get_num_threads(), **_lent(arrays | found | results))
-        return None, *(results.get("d" + name) for name in _Sequence.NAMES[: len(ctx.needs_input_grad) - 1])
+        return None, *(results.get("d" + name) for name in NAMES[: len(ctx.needs_input_grad) - 1])

@@ -37,6 +37,14 @@ struct Backward : Window<Cell, P> {
     Operand* din = nullptr;     // [gate][block][row of x][lane]: table, or the first part of d
     typename G::Left *d_across = nullptr, *din_across = nullptr;  // as the products for weights read d and din
     typename G::Right *x = nullptr, *reads = nullptr;
+    // Where numbers are NARROW, every row of d has a scale, a power of 2 that is near the largest gradient to be expected
+    // there: that of y, or what the step after it had.
+    float* d_scales = nullptr;    // [t][b]
+    float* din_scales = nullptr;  // [row of x]
+    float* inverses = nullptr;    // [unit group][b], of the scales of this step
+    float* peaks = nullptr;       // [t % 2][unit group][b][lane]: the largest gradients of a step
+    float* x_scales = nullptr;    // [row of x]
+    float* x_inverses = nullptr;  // [row of x]
     Barrier all, groups[MOST_THREADS];
 
     explicit Backward(const Layer& layer) : Base(layer) {
@@ -52,6 +60,14 @@ struct Backward : Window<Cell, P> {
             sums = arena.template take<float>(l.threads * blocks * VECTORS * LANES);
             held = arena.template take<float>(blocks * B * Cell::Steps::HELD * LANES);
             row_sums = arena.template take<float>(l.threads * B * Cell::Steps::ROW_SUMS);
+            if (P::NARROW) {
+                d_scales = din_scales = arena.template take<float>(T * B);
+                if (l.ids) din_scales = arena.template take<float>(inputs);
+                inverses = arena.template take<float>(l.threads * B);
+                peaks = arena.template take<float>(2 * l.threads * B * LANES);
+                x_scales = arena.template take<float>(inputs);
+                x_inverses = arena.template take<float>(inputs);
+            }
             din = d;
             if (l.ids) {
                 table = arena.template take<float>(GATES * padded * inputs);
@@ -60,11 +76,14 @@ struct Backward : Window<Cell, P> {
             x = arena.template take<typename G::Right>(l.dW ? right_size(inputs, columns) : 0);
             reads = arena.template take<typename G::Right>(l.dU ? right_size(T * B, blocks) : 0);
             d_across = across(arena, d, T * B, GRADIENTS);
-            din_across = l.ids ? across(arena, din, inputs, GATES) : d_across;
+            din_across = has_own_rows() ? across(arena, din, inputs, GATES) : d_across;
             if (size) break;
             size = arena.size();
         }
     }
+
+    // Whether the products for W read other rows than those for U.
+    bool has_own_rows() const { return l.ids || P::NARROW; }
 
     typename G::Left* across(Arena& arena, Operand* from, long rows, int slots) const {
         if constexpr (G::DEPTH == 1)
@@ -113,14 +132,15 @@ struct Backward : Window<Cell, P> {
     }
 
     template <class S>
-    void pack_activations(const S* from, long row, long rows, long columns, typename G::Right* to, int thread,
-                          int threads) const {
+    void pack_activations(const S* from, long row, long rows, long columns, typename G::Right* to, const float* times,
+                          int thread, int threads) const {
         const Range mine = share(panels_of(columns), thread, threads);
         for (long panel = mine.begin; panel < mine.end; panel++) {
             const long first = panel * WEIGHTS_PANEL * LANES;
             const int vectors = vectors_of(panel, columns);
             typename G::Right* at = to + panel * panel_size<G>(rows, WEIGHTS_PANEL);
-            pack_rows<G>([&](long k) { return from + k * row + first; }, unscaled, rows, vectors, columns - first, at);
+            pack_rows<G>([&](long k) { return from + k * row + first; }, unscaled, rows, vectors, columns - first, at,
+                         times);
             // Float32 products of bf16 numbers: x comes as it was given, and the forward pass has rounded it.
             if constexpr (G::DEPTH < P::DEPTH)
                 for (long i = 0; i < panel_size<G>(rows, vectors); i += LANES)
@@ -129,15 +149,70 @@ struct Backward : Window<Cell, P> {
     }
 
     // Gradients of two rows side by side, for the products that run along the rows: `mine` of the blocks of all slots.
-    void pair_rows(const Operand* from, long rows, typename G::Left* to, Range mine) const {
+    // Where they are NARROW, rows come under one scale for all, which is returned: that of each is scales[row], and
+    // times[row], if it is not null.
+    float pair_rows(const Operand* from, const float* scales, const float* times, long rows, typename G::Left* to,
+                    Range mine) const {
+        const auto scale_of = [&](long row) { return scales[row] * (times ? times[row] : 1.0f); };
+        float most = 0;
+        for (long row = 0; P::NARROW && row < rows; row++) most = scale_of(row) > most ? scale_of(row) : most;
+        const float inverse = 1 / most;
         if constexpr (G::DEPTH == 2)
             for (long i = mine.begin; i < mine.end; i++)
-                for (long pair = 0; pair < (rows + 1) / 2; pair++) {
-                    const Operand* first = from + (i * rows + 2 * pair) * LANES;
-                    for (int lane = 0; lane < LANES; lane++)
-                        to[(i * ((rows + 1) / 2) + pair) * LANES + lane] =
-                            first[lane] | (2 * pair + 1 < rows ? (uint32_t)first[LANES + lane] << 16 : 0);
+                for (long row = 0; row < rows; row += 2) {
+                    const Operand* first = from + (i * rows + row) * LANES;
+                    typename G::Left* at = to + (i * ((rows + 1) / 2) + row / 2) * LANES;
+                    const bool two = row + 1 < rows;
+                    if constexpr (P::NARROW)
+                        put_step(P(), at, as_floats(first, LANES) * (scale_of(row) * inverse),
+                                 two ? as_floats(first + LANES, LANES) * (scale_of(row + 1) * inverse) : Vec{});
+                    else
+                        for (int lane = 0; lane < LANES; lane++)
+                            at[lane] = first[lane] | (two ? (uint32_t)first[LANES + lane] << 16 : 0);
                 }
+        return P::NARROW ? most : 1.0f;
+    }
+
+    // ---- Scales, where numbers are NARROW.
+
+    float* peak_at(long t, int unit_group, long b) const {
+        return peaks + (((t & 1) * l.threads + unit_group) * B + b) * LANES;
+    }
+
+    // Those of the rows of step t, the same for all who share them. A gradient may be 2^16 times its scale.
+    void scale_rows(long t, Range rows, int unit_group, int unit_groups) const {
+        if constexpr (P::NARROW)
+            for (long b = rows.begin; b < rows.end; b++) {
+                float most = l.dy ? Base::largest_of(l.dy + (t * B + b) * H, H) : 0.0f;
+                const auto meet = [&](float other) { most = other > most ? other : most; };
+                for (int group = 0; group < unit_groups && t + 1 < T; group++)
+                    meet(largest(load(peak_at(t + 1, group, b))) * __builtin_fabsf(factor(t + 1, b)));
+                if (t + 1 == T && l.dhidden) meet(Base::largest_of(l.dhidden + b * H, H));
+                if (t + 1 == T && l.dcarried) meet(Base::largest_of(l.dcarried + b * H, H));
+                const float scale = power_below(most);
+                inverse_at(unit_group, b) = 1 / scale;
+                if (unit_group == 0) d_scales[t * B + b] = scale;
+                store(peak_at(t, unit_group, b), Vec{});
+            }
+    }
+
+    float& inverse_at(int unit_group, long b) const { return inverses[unit_group * B + b]; }
+
+    // What a row of step t has is put into d.
+    void put_d(int slot, long block, long t, long b, int unit_group, Vec v) const {
+        P::put(d_at(slot, block, t, b), P::NARROW ? v * inverse_at(unit_group, b) : v);
+    }
+
+    // What step t hands to the one before it, for the scale there.
+    void note_peak(long t, int unit_group, long b, Vec size) const {
+        if (P::NARROW) store(peak_at(t, unit_group, b), larger(size, load(peak_at(t, unit_group, b))));
+    }
+
+    void scale_inputs(Range rows) const {
+        for (long row = rows.begin; P::NARROW && row < rows.end; row++) {
+            x_scales[row] = power_below(Base::largest_of(l.x + row * D, D));
+            x_inverses[row] = 1 / x_scales[row];
+        }
     }
 
     // ---- Back through time.
@@ -149,8 +224,8 @@ struct Backward : Window<Cell, P> {
     }
 
     // A row of gradients: k runs through the blocks of one slot after another.
-    static Strides along_gates(long rows, long segments) {
-        return {LANES / P::PER_LEFT, 1, rows * LANES / P::PER_LEFT, (int)segments, LANES / P::PER_LEFT};
+    static Strides along_gates(long rows, long segments, const float* scales) {
+        return {LANES / P::PER_LEFT, 1, rows * LANES / P::PER_LEFT, (int)segments, LANES / P::PER_LEFT, scales};
     }
 
     // How much of the gradient passes from step t to the state before it.
@@ -159,7 +234,8 @@ struct Backward : Window<Cell, P> {
     // The gradient that reaches the state before step t, for rows and the panel's units: [row][PANEL * LANES].
     void through_step(long panel, long t, long first, int rows, float* to) const {
         const Left* a = reinterpret_cast<const Left*>(d_at(Cell::RECURRENT, 0, t, first));
-        multiply_panel<P>(a, along_gates(T * B, GATES * blocks), U + panel * panel_size<P>(depth, PANEL), PANEL,
+        const float* scales = P::NARROW ? d_scales + t * B + first : nullptr;
+        multiply_panel<P>(a, along_gates(T * B, GATES * blocks, scales), U + panel * panel_size<P>(depth, PANEL), PANEL,
                           PANEL * LANES, {to, PANEL * LANES}, rows, {nullptr, 0});
         for (int r = 0; r < rows; r++)
             for (int j = 0; j < PANEL; j++) {
@@ -228,15 +304,22 @@ struct Backward : Window<Cell, P> {
 
     // `mine`, here and below, are of the blocks of all slots.
     void add_tokens(Range mine) const {
+        // No sum is larger than all its parts at their largest; few are near that.
+        float scale = 0;
+        for (long row = 0; P::NARROW && row < T * B; row++) scale = d_scales[row] > scale ? d_scales[row] : scale;
+        scale *= power_below((float)(T * B)) / 64;
+        const float inverse = 1 / scale;
+        for (long token = 0; P::NARROW && mine.begin == 0 && token < inputs; token++) din_scales[token] = scale;
         for (long i = mine.begin; i < mine.end; i++) {
             float* to = table + i * inputs * LANES;
             memset(to, 0, inputs * LANES * sizeof(float));
             for (long row = 0; row < T * B; row++) {
                 float* sum = to + l.ids[row] * LANES;
-                store(sum, load(sum) + as_floats(d + (i * T * B + row) * LANES, LANES));
+                const Vec part = as_floats(d + (i * T * B + row) * LANES, LANES);
+                store(sum, load(sum) + (P::NARROW ? part * d_scales[row] : part));
             }
             for (long token = 0; token < inputs; token++)
-                P::put(din + (i * inputs + token) * LANES, load(to + token * LANES));
+                P::put(din + (i * inputs + token) * LANES, load(to + token * LANES) * (P::NARROW ? inverse : 1.0f));
         }
     }
 
@@ -246,7 +329,8 @@ struct Backward : Window<Cell, P> {
             for (long first = rows.begin; first < rows.end; first += most_rows)
                 for (long panel = 0; panel < W_panels; panel++) {
                     const long left = rows.end - first, column = panel * PANEL * LANES, behind = GATES * blocks - i;
-                    const Strides s = along_gates(inputs, behind < most_blocks ? behind : most_blocks);
+                    const Strides s = along_gates(inputs, behind < most_blocks ? behind : most_blocks,
+                                                  P::NARROW ? din_scales + first : nullptr);
                     float* to = l.dx + first * D + column;
                     multiply_panel<P>(reinterpret_cast<const Left*>(din + (i * inputs + first) * LANES), s,
                                       W + panel * panel_size<P>(depth, PANEL) + panel_size<P>(i * LANES, PANEL), PANEL,
@@ -254,13 +338,15 @@ struct Backward : Window<Cell, P> {
                 }
     }
 
-    // The gradient of a weight matrix, from gradients and packed activations.
+    // The gradient of a weight matrix, from gradients and packed activations; `scale` is that of both.
     void weight_gradient(const typename G::Left* across, const int* gates, long rows, const typename G::Right* right,
-                         long columns, float* to, Range mine) const {
+                         long columns, float* to, float scale, Range mine) const {
         const long steps = (rows + G::DEPTH - 1) / G::DEPTH;
+        float scales[WEIGHTS_ROWS];
+        for (float& each : scales) each = scale;
         for (long k = 0; k < steps; k += DEPTH_BLOCK) {
             const long length = steps - k < DEPTH_BLOCK ? steps - k : DEPTH_BLOCK;
-            const Strides s{1, LANES, 0, 1, (int)length};
+            const Strides s{1, LANES, 0, 1, (int)length, scales};
             for (long group = mine.begin; group < mine.end; group += UNIT_BLOCKS)
                 for (long panel = 0; panel < panels_of(columns); panel++) {
                     const int vectors = vectors_of(panel, columns);
@@ -310,8 +396,12 @@ struct Backward : Window<Cell, P> {
         const Range mine_blocks = blocks_of(mine);
         for (long block = mine_blocks.begin; block < mine_blocks.end; block++)
             memset(my_sums + block * VECTORS * LANES, 0, VECTORS * LANES * sizeof(float));
-        if (l.dW) pack_activations(l.x, D, inputs, D, x, thread, threads);
-        if (l.dU) pack_activations(Base::read, Base::read_row, T * B, H, reads, thread, threads);
+        if (P::NARROW && l.dW) {
+            scale_inputs(share(inputs, thread, threads));
+            wait(all, threads);
+        }
+        if (l.dW) pack_activations(l.x, D, inputs, D, x, x_inverses, thread, threads);
+        if (l.dU) pack_activations(Base::read, Base::read_row, T * B, H, reads, nullptr, thread, threads);
         wait(all, threads);
         const auto sync = [&] { wait(groups[row_group], grid.unit_groups); };
         for (long t = T - 1; t >= 0; t--)
@@ -321,19 +411,27 @@ struct Backward : Window<Cell, P> {
         wait(all, threads);
         if (l.ids && (l.dx || l.dW)) add_tokens(share(GATES * blocks, thread, threads));
         if (l.dvectors) add_sums(grid.row_groups, share(blocks, thread, threads));
+        float U_scale = 1, W_scale = 1;
         if constexpr (G::DEPTH == 2) {
             wait(all, threads);
-            pair_rows(d, T * B, d_across, share(GRADIENTS * blocks, thread, threads));
-            if (l.ids) pair_rows(din, inputs, din_across, share(GATES * blocks, thread, threads));
+            const Range slots = has_own_rows() ? Range{Cell::RECURRENT * blocks, (Cell::RECURRENT + GATES) * blocks}
+                                               : Range{0, GRADIENTS * blocks};
+            const Range some = share(slots.size(), thread, threads);
+            if (l.dU || !has_own_rows())
+                U_scale = pair_rows(d, d_scales, nullptr, T * B, d_across,
+                                    {slots.begin + some.begin, slots.begin + some.end});
+            if (l.dW && has_own_rows())
+                W_scale =
+                    pair_rows(din, din_scales, x_scales, inputs, din_across, share(GATES * blocks, thread, threads));
         }
         wait(all, threads);
         const Range gate_rows = share(GATES * blocks, thread, threads);
         if (l.dx) input_gradient(share(inputs, thread, threads));
-        if (l.dW) weight_gradient(din_across, Cell::W_GATE, inputs, x, D, l.dW, gate_rows);
+        if (l.dW) weight_gradient(din_across, Cell::W_GATE, inputs, x, D, l.dW, W_scale, gate_rows);
         if (l.dU) {
             const long steps = (T * B + G::DEPTH - 1) / G::DEPTH;
             weight_gradient(d_across + Cell::RECURRENT * blocks * steps * LANES, Cell::U_GATE, T * B, reads, H, l.dU,
-                            gate_rows);
+                            U_scale, gate_rows);
             finish_U(gate_rows);
         }
     }

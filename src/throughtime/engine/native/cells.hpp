@@ -15,4 +15,4 @@
         EACH(MinGru<Linear>, "mingru-linear"), EACH(MinGru<Positive>, "mingru-positive"),               \
         EACH(MinLstm<Linear>, "minlstm-linear"), EACH(MinLstm<Positive>, "minlstm-positive")
 
-#define CELLS(EACH) BOUNDED_CELLS(EACH), EACH(Elman<Phi::Relu>, "elman-relu")
+#define UNBOUNDED_CELLS(EACH) EACH(Elman<Phi::Relu>, "elman-relu")

@@ -21,6 +21,7 @@ struct Forward : Window<Cell, P> {
     Right *W = nullptr, *U = nullptr;
     float* vectors = nullptr;  // [block][vector][lane]
     Operand* x = nullptr;
+    float* x_scales = nullptr;
     float* table = nullptr;  // [block][token][gate][lane]: the input's part of the gates, where the inputs are tokens
     long chunk = 1;
     long W_panel, U_panel;
@@ -42,14 +43,19 @@ struct Forward : Window<Cell, P> {
         table = l.vocabulary ? arena.template take<float>(blocks * l.vocabulary * GATES * LANES) : nullptr;
     }
 
+    void take_x(Arena& arena, long rows) {
+        x = arena.template take<Operand>(Base::copies_x ? rows * Base::x_row : 0);
+        x_scales = P::NARROW ? arena.template take<float>(rows) : nullptr;
+    }
+
     // What takes part in making that, and can be forgotten then.
     void take_to_pack(Arena& arena) {
         if (l.vocabulary) W = arena.template take<Right>(panels * W_panel);
-        if (l.vocabulary) x = arena.template take<Operand>(Base::copies_x ? l.vocabulary * Base::x_row : 0);
+        if (l.vocabulary) take_x(arena, l.vocabulary);
     }
 
     void take_for_steps(Arena& arena) {
-        if (!l.vocabulary) x = arena.template take<Operand>(Base::copies_x ? T * B * Base::x_row : 0);
+        if (!l.vocabulary) take_x(arena, T * B);
         Base::saved_steps = l.saved ? T : l.vocabulary ? 1 : chunk;
         Base::read_steps = l.read ? T : 2;
         const long records = Base::saved_steps * B;
@@ -110,7 +116,7 @@ struct Forward : Window<Cell, P> {
         const Range mine = share(panels, thread, threads);
         pack(mine);
         if (!table) return;
-        if (Base::copies_x) Base::copy_x(x, share(l.vocabulary, thread, threads));
+        if (Base::copies_x) Base::copy_x(x, x_scales, share(l.vocabulary, thread, threads));
         wait(all, threads);
         const long entry = GATES * LANES, apart = l.vocabulary * entry;
         for (long panel = mine.begin; panel < mine.end; panel++)
@@ -121,7 +127,8 @@ struct Forward : Window<Cell, P> {
     // floats, those of a block `apart` from those of the next.
     void project(Range mine, long first, long rows, float* to, long record, long apart) const {
         const long row = Base::copies_x ? Base::x_row : D;
-        const Strides strides{row / P::PER_LEFT, 1, 0, 1, (int)(Base::x_depth / P::PER_LEFT)};
+        const Strides strides{
+            row / P::PER_LEFT, 1, 0, 1, (int)(Base::x_depth / P::PER_LEFT), P::NARROW ? x_scales + first : nullptr};
         const float* start = vectors + mine.begin * PANEL * VECTORS * LANES;
         multiply(mine, x_at(first), strides, W + mine.begin * W_panel, W_panel,
                  {to, record, vector_stride(apart), PANEL * apart}, rows,
@@ -224,7 +231,7 @@ struct Forward : Window<Cell, P> {
         const Range rows = share(B, row_group, grid.row_groups), mine = share(panels, unit_group, grid.unit_groups);
 
         if (!l.packed) make_packed(thread, threads);
-        if (Base::copies_x && !l.vocabulary) Base::copy_x(x, share(T * B, thread, threads));
+        if (Base::copies_x && !l.vocabulary) Base::copy_x(x, x_scales, share(T * B, thread, threads));
         if (Cell::PRODUCT) first_reads(share(B, thread, threads));
         wait(all, threads);
         const auto sync = [&] { wait(groups[row_group], grid.unit_groups); };

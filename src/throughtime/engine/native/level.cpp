@@ -21,8 +21,9 @@ constexpr Recurrence recurrence(const char* name, const char* weights) {
 }
 
 #define BOTH(Cell, name) recurrence<Cell, Float32>(name, "float32"), recurrence<Cell, Bf16>(name, "bf16")
+#define BOTH_WIDE(Cell, name) recurrence<Cell, Float32>(name, "float32"), recurrence<Cell, WideBf16>(name, "bf16")
 
-static const Recurrence recurrences[] = {CELLS(BOTH)};
+static const Recurrence recurrences[] = {BOUNDED_CELLS(BOTH), UNBOUNDED_CELLS(BOTH_WIDE)};
 
 extern const Level level{NAME(LEVEL),        LANES, recurrences, sizeof recurrences / sizeof *recurrences, target_nats,
                          whole_probabilities};

@@ -23,15 +23,18 @@ DECLARE(avx512)
 #if defined(HAS_LEVEL_AVX512BF16)
 DECLARE(avx512bf16)
 #endif
+#if defined(HAS_LEVEL_AVX512FP16)
+DECLARE(avx512fp16)
+#endif
 
 // AMD's cores multiply bf16 at twice the rate of float32; Intel's, as far as they lack tiles, at half of it, so that
-// there bf16 is better unpacked.
+// there bf16 is better unpacked, or multiplied as half floats, which they take at twice the rate.
 std::vector<const Level*> levels() {
     std::vector<const Level*> found{&portable::level};
 #if defined(HAS_LEVEL_AVX2)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&avx2::level);
 #endif
-#if defined(HAS_LEVEL_AVX512) || defined(HAS_LEVEL_AVX512BF16)
+#if defined(HAS_LEVEL_AVX512) || defined(HAS_LEVEL_AVX512BF16) || defined(HAS_LEVEL_AVX512FP16)
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 #endif
@@ -41,6 +44,9 @@ std::vector<const Level*> levels() {
 #if defined(HAS_LEVEL_AVX512BF16)
     if (avx512 && __builtin_cpu_supports("avx512bf16"))
         found.insert(found.end() - !__builtin_cpu_is("amd"), &avx512bf16::level);
+#endif
+#if defined(HAS_LEVEL_AVX512FP16)
+    if (avx512 && __builtin_cpu_supports("avx512fp16")) found.push_back(&avx512fp16::level);
 #endif
     return found;
 }

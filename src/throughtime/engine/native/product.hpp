@@ -12,6 +12,13 @@ namespace throughtime::LEVEL {
 struct Strides {
     long row, k, segment;
     int segments, length;
+    const float* scales = nullptr;  // of A's rows, for policies that are NARROW; null: 1
+
+    Strides from(long row) const {
+        Strides rest = *this;
+        if (scales) rest.scales += row;
+        return rest;
+    }
 };
 
 // What products have in common whose sums are numbers as they are.
@@ -20,6 +27,8 @@ struct FloatSums {
     static constexpr int TAIL = 0;         // vectors behind a panel, for each of its own
     static constexpr bool SCALED = false;  // whether a row of A is a row of whole numbers, with a scale behind it
     static constexpr float LARGEST = 1;    // of these numbers
+    static constexpr bool NARROW = false;  // whether they reach less far than floats, so that rows need a scale
+    static constexpr int DRAINED = 0;      // steps after which sums are added to floats; 0: they are floats
 
     static INLINE Vec total(const Sum& sum, const void*, int, const void*) { return sum; }
 };
@@ -103,9 +112,53 @@ struct Paired16 : FloatSums {
         }
     }
 };
-typedef Paired16 Bf16;
-#else
-typedef Unpacked16 Bf16;
+#endif
+
+#if defined(__AVX512FP16__)
+// bf16 on both sides, held as half floats and multiplied in pairs: as many products in one instruction as it has bytes
+// for. Where a half float reaches it has all the bits of a bf16; rows that could lie elsewhere have a scale, a power of
+// 2. The sums of a stretch are half floats, whose 11 bits weigh less than the 8 of what is summed; theirs are floats.
+struct Half16 {
+    typedef __m512h Sum;
+    typedef uint16_t Operand;
+    typedef uint32_t Left;
+    typedef uint32_t Right;
+    typedef Half16 Gradient;
+    static constexpr int DEPTH = 2, ADVANCE = 1, PER_LEFT = 2, TAIL = 0, DRAINED = 64;
+    static constexpr bool SCALED = false, NARROW = true;
+    static constexpr float LARGEST = 1;
+
+    static INLINE void put(Operand* to, Vec v) {
+        const Half half = as_half(round_to_bf16(v));
+        memcpy(to, &half, sizeof half);
+    }
+
+    static INLINE void put_pair(Right* to, Vec first, Vec second) {
+        const __m512i low = _mm512_cvtepu16_epi32((__m256i)as_half(round_to_bf16(first))),
+                      high = _mm512_cvtepu16_epi32((__m256i)as_half(round_to_bf16(second))),
+                      pair = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+        memcpy(to, &pair, sizeof pair);
+    }
+
+    template <int R, int C>
+    static INLINE void step(Sum (&sum)[R][C], const Left* a, long row, long, const Right* b) {
+        __m512h w[C];
+        for (int j = 0; j < C; j++) memcpy(&w[j], b + j * LANES, sizeof w[j]);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++) {
+            const __m512h x = (__m512h)_mm512_set1_epi32((int)a[r * row]);
+#pragma GCC unroll 4
+            for (int j = 0; j < C; j++) sum[r][j] = _mm512_fmadd_ph(x, w[j], sum[r][j]);
+        }
+    }
+
+    // Of both halves of the pairs.
+    static INLINE Vec drain(Sum& sum) {
+        const Sum both = _mm512_add_ph(sum, (Sum)_mm512_rol_epi32((__m512i)sum, 16));
+        sum = Sum{};
+        return from_half((Half)_mm512_cvtepi32_epi16((__m512i)both));
+    }
+};
 #endif
 
 // int8 on both sides, for networks that only run forwards: weights with a scale for each column, rows of A with one each,
@@ -113,8 +166,8 @@ typedef Unpacked16 Bf16;
 struct Int8 {
     static constexpr float LARGEST = 127;
     typedef uint32_t Right;  // four k's of a column; behind a panel the scales, and 128 times the sums of its columns
-    static constexpr int DEPTH = 4, TAIL = 2;
-    static constexpr bool SCALED = true;
+    static constexpr int DEPTH = 4, TAIL = 2, DRAINED = 0;
+    static constexpr bool SCALED = true, NARROW = false;
 
 #if defined(__AVX512VNNI__)
     // Four bytes of A, shifted so that none is negative, are multiplied with four of B at once.
@@ -191,6 +244,16 @@ struct Int8 {
     }
 };
 
+// WideBf16 is for states that can be of any size.
+#if defined(__AVX512FP16__)
+typedef Half16 Bf16;
+typedef Unpacked16 WideBf16;
+#elif defined(__AVX512BF16__)
+typedef Paired16 Bf16, WideBf16;
+#else
+typedef Unpacked16 Bf16, WideBf16;
+#endif
+
 // How many rows of A a tile of C vectors can have before its sums no longer fit the registers.
 template <int C>
 constexpr int MAX_ROWS = C == 1 ? (REGISTERS == 32 ? 16 : 12) : (REGISTERS - C - 1) / C + (REGISTERS == 16 && C == 4);
@@ -232,37 +295,59 @@ __attribute__((noinline)) void tile(const typename P::Left* a, const Strides& s,
                 __builtin_prefetch(c.at + q * c.panel + r * c.row + j * c.vector, 1);
                 for (int u = 0; u < U; u++) sum[u][q][r][j] = typename P::Sum{};
             }
+    Vec total[Q][R][C] = {};
+    const auto drain = [&] {
+        if constexpr (P::DRAINED > 0)
+#pragma GCC unroll 8
+            for (int i = 0; i < U * Q; i++)
+#pragma GCC unroll 16
+                for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+                    for (int j = 0; j < C; j++) total[i % Q][r][j] += P::drain(sum[i / Q][i % Q][r][j]);
+    };
     const long row = s.row, k = s.k;
+    int until = P::DRAINED;  // so many steps go into the sums as they are
     for (int segment = 0; segment < s.segments; segment++) {
         const typename P::Left* p = a + segment * s.segment;
         if (s.segments > 1)
 #pragma GCC unroll 16
             for (int r = 0; r < R; r++) __builtin_prefetch(p + 2 * s.segment + r * row);
-        int left = s.length / P::ADVANCE;
-        for (; left >= U; left -= U) {
+        for (int left = s.length / P::ADVANCE, some; left > 0; left -= some) {
+            some = P::DRAINED && until < left ? until : left;
+            int steps = some;
+            for (; steps >= U; steps -= U) {
 #pragma GCC unroll 8
-            for (int i = 0; i < U * Q; i++) {
-                const int u = i / Q, q = i % Q;
-                const typename P::Right* at = b + u * C * LANES + q * apart;
-                if (U * Q == 1)  // else B is the bottleneck, and every load counts
-                    for (int j = 0; j < C; j++) __builtin_prefetch(at + j * LANES + AHEAD);
-                P::step(sum[u][q], p + u * P::ADVANCE * k, row, k, at);
+                for (int i = 0; i < U * Q; i++) {
+                    const int u = i / Q, q = i % Q;
+                    const typename P::Right* at = b + u * C * LANES + q * apart;
+                    if (U * Q == 1)  // else B is the bottleneck, and every load counts
+                        for (int j = 0; j < C; j++) __builtin_prefetch(at + j * LANES + AHEAD);
+                    P::step(sum[u][q], p + u * P::ADVANCE * k, row, k, at);
+                }
+                p += U * P::ADVANCE * k;
+                b += U * C * LANES;
             }
-            p += U * P::ADVANCE * k;
-            b += U * C * LANES;
-        }
-        for (; left > 0; left--) {
+            for (; steps > 0; steps--) {
 #pragma GCC unroll 8
-            for (int q = 0; q < Q; q++) P::step(sum[0][q], p, row, k, b + q * apart);
-            p += P::ADVANCE * k;
-            b += C * LANES;
+                for (int q = 0; q < Q; q++) P::step(sum[0][q], p, row, k, b + q * apart);
+                p += P::ADVANCE * k;
+                b += C * LANES;
+            }
+            if (P::DRAINED && (until -= some) == 0) drain(), until = P::DRAINED;
         }
     }
+    drain();
     for (int q = 0; q < Q; q++)
         for (int r = 0; r < R; r++)
             for (int j = 0; j < C; j++) {
-                for (int u = 1; u < U; u++) sum[0][q][r][j] += sum[u][q][r][j];
-                Vec v = P::total(sum[0][q][r][j], b + q * apart + j * LANES, C, a + s.length * k + r * row);
+                Vec v;
+                if constexpr (P::DRAINED > 0) {
+                    v = total[q][r][j];
+                } else {
+                    for (int u = 1; u < U; u++) sum[0][q][r][j] += sum[u][q][r][j];
+                    v = P::total(sum[0][q][r][j], b + q * apart + j * LANES, C, a + s.length * k + r * row);
+                }
+                if (P::NARROW && s.scales) v *= s.scales[r];
                 if (start.at) v += load(start.at + q * start.panel + r * start.row + j * start.vector);
                 store(c.at + q * c.panel + r * c.row + j * c.vector, v);
             }
@@ -328,11 +413,11 @@ void multiply_panel(const typename P::Left* a, const Strides& s, const typename 
         const Sums to{c.at + first * c.row, c.row, c.vector};
         const Start from{start.at ? start.at + first * start.row : nullptr, start.row, start.vector};
         if (columns >= vectors * LANES) {
-            run(a + first * s.row, s, b, 0, to, from);
+            run(a + first * s.row, s.from(first), b, 0, to, from);
             continue;
         }
         alignas(64) float part[TALLEST * 4 * LANES];  // the last panel: what lies beyond the columns is not C's
-        run(a + first * s.row, s, b, 0, {part, vectors * LANES}, {nullptr, 0});
+        run(a + first * s.row, s.from(first), b, 0, {part, vectors * LANES}, {nullptr, 0});
         for (int r = 0; r < count; r++)
             for (long j = 0; j < columns; j++)
                 to.at[r * c.row + j] = (from.at ? from.at[r * from.row + j] : 0.0f) + part[r * vectors * LANES + j];
@@ -356,7 +441,7 @@ void multiply_panels(const typename P::Left* a, const Strides& s, const typename
         for (int i = 0; i < cut.tiles; i++) {
             const int first = cut.first(i), count = cut.count(i);
             const float* from = start.at ? start.at + panel * start.panel + first * start.row : nullptr;
-            tile_of<P>(vectors, count, at_once)(a + first * s.row, s, b + panel * apart, apart,
+            tile_of<P>(vectors, count, at_once)(a + first * s.row, s.from(first), b + panel * apart, apart,
                                                 {c.at + panel * c.panel + first * c.row, c.row, c.vector, c.panel},
                                                 {from, start.row, start.vector, start.panel});
         }
@@ -370,7 +455,11 @@ INLINE Vec as_floats(const float* from, int count) { return load_part(from, coun
 INLINE Vec as_floats(const uint16_t* from, int count) {
     Half half{};
     memcpy(&half, from, count < LANES ? count * 2 : LANES * 2);
+#if defined(__AVX512FP16__)
+    return from_half(half);
+#else
     return (Vec)(__builtin_convertvector(half, Bits) << 16);
+#endif
 }
 
 INLINE void put_step(Float32, float* to, Vec first, Vec) { store(to, first); }
@@ -381,22 +470,28 @@ INLINE void put_step(P, uint32_t* to, Vec first, Vec second) {
     memcpy(to, &pair, sizeof pair);
 }
 
+#if defined(__AVX512FP16__)
+INLINE void put_step(Half16, uint32_t* to, Vec first, Vec second) { Half16::put_pair(to, first, second); }
+#endif
+
 template <class P>
 constexpr long panel_size(long depth, int vectors) {
     return ((depth + P::DEPTH - 1) / P::DEPTH + P::TAIL) * vectors * LANES;
 }
 
 // A panel whose row k is the first `columns` entries at row_of(k): for B that lies as [k][n]. A null row is zero.
-// `scale_of(k)`, where it is not null, is multiplied in.
+// `scale_of(k)`, where it is not null, is multiplied in, and so is times[k].
 template <class P, class RowOf, class ScaleOf>
-void pack_rows(RowOf row_of, ScaleOf scale_of, long depth, int vectors, long columns, typename P::Right* panel) {
+void pack_rows(RowOf row_of, ScaleOf scale_of, long depth, int vectors, long columns, typename P::Right* panel,
+               const float* times = nullptr) {
     const auto part = [&](long k, int j) {
         const auto* row = k < depth ? row_of(k) : nullptr;
         const long left = columns - j * LANES;
         const int count = left > LANES ? LANES : (int)left;
         if (!row || count <= 0) return Vec{};
         const float* scale = scale_of(k);
-        const Vec v = as_floats(row + j * LANES, count);
+        Vec v = as_floats(row + j * LANES, count);
+        if (times) v *= times[k];
         return scale ? v * load_part(scale + j * LANES, count) : v;
     };
     for (long k = 0; k < depth; k += P::DEPTH)

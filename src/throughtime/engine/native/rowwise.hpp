@@ -128,6 +128,7 @@ struct Rowwise {
         };
         const auto add = [](float* to, Vec v) { store(to, load(to) + v); };
         for (long b = rows.begin; b < rows.end; b++) memset(row_sum(unit_group, b, 0), 0, ROW_SUMS * sizeof(float));
+        pass.scale_rows(t, rows, unit_group, unit_groups);
 
         // From the gradient of what is carried to those of the gates' sums, x and a each.
         const auto gates = [&](long block, long b, Vec dc, const Vec* from_output) {
@@ -202,12 +203,15 @@ struct Rowwise {
             for (long block = blocks.begin; block < blocks.end; block++) {
                 const Normals n(pass, block, t, b, of_x, of_a);
                 const int valid = pass.valid(block);
+                Vec most = size_of(load(pass.carry + (block * pass.B + b) * LANES));
                 for (int j = 0; j < GATES; j++) {
-                    P::put(pass.d_at(j, block, t, b),
-                           first_lanes(of_x.back(load(held(block, b, j)), n.x[j], x1, x2), valid));
-                    P::put(pass.d_at(GATES + j, block, t, b),
-                           first_lanes(of_a.back(load(held(block, b, GATES + j)), n.a[j], a1, a2), valid));
+                    const Vec dx = first_lanes(of_x.back(load(held(block, b, j)), n.x[j], x1, x2), valid),
+                              da = first_lanes(of_a.back(load(held(block, b, GATES + j)), n.a[j], a1, a2), valid);
+                    pass.put_d(j, block, t, b, unit_group, dx);
+                    pass.put_d(GATES + j, block, t, b, unit_group, da);
+                    most = larger(size_of(dx), larger(size_of(da), most));
                 }
+                pass.note_peak(t, unit_group, b, most);
             }
         }
         sync();

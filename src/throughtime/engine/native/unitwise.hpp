@@ -29,9 +29,10 @@ struct Unitwise {
     }
 
     template <class Cell, class P, class Sync>
-    static void backward(const Backward<Cell, P>& pass, long t, Range rows, Range mine, float* sums, int, int,
-                         Sync sync) {
+    static void backward(const Backward<Cell, P>& pass, long t, Range rows, Range mine, float* sums, int unit_group,
+                         int unit_groups, Sync sync) {
         constexpr int GRADIENTS = Cell::GRADIENTS, APART = pass.PANEL * LANES;
+        pass.scale_rows(t, rows, unit_group, unit_groups);
         for (long i = 0; i < mine.size(); i++)
             pass.arrivals(
                 mine.back_and_forth(i, t), t, rows, [&](long block, long first, int count, const float* arriving) {
@@ -44,14 +45,17 @@ struct Unitwise {
                         for (int j = 0; j < Cell::SLOTS; j++) s[j] = load(at + j * LANES);
                         Cell::backward(s, pass.before(block, t, b), load(arriving) + pass.given(block, t, b), carry, d);
                         store(pass.carry + (block * pass.B + b) * LANES, carry);
+                        Vec most = size_of(carry);
                         for (int j = 0; j < GRADIENTS; j++) {
-                            P::put(pass.d_at(j, block, t, b), d[j]);
+                            pass.put_d(j, block, t, b, unit_group, d[j]);
+                            most = larger(size_of(d[j]), most);
                             sum[j] += d[j];
                         }
+                        pass.note_peak(t, unit_group, b, most);
                     }
                     for (int j = 0; j < GRADIENTS; j++) store(block_sums + j * LANES, sum[j]);
                 });
-        if (Cell::PRODUCT) sync();
+        if (Cell::PRODUCT || P::NARROW) sync();
     }
 };
 

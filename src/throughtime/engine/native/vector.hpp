@@ -93,6 +93,13 @@ INLINE Vec clamp(Vec x, float low, float high) {
     return x < low ? broadcast(low) : x;
 }
 
+#if defined(__AVX512FP16__)
+// Half floats: 11 bits, between 2^-14 and 2^16 (and fewer bits down to 2^-24).
+INLINE Half as_half(Vec v) { return (Half)_mm512_cvtxps_ph((__m512)v); }
+
+INLINE Vec from_half(Half half) { return (Vec)_mm512_cvtxph_ps((__m256h)half); }
+#endif
+
 INLINE Vec reciprocal(Vec x) {
 #if defined(__AVX512F__)
     // 14 bits and one Newton step: within 2 units of the last place, at a fifth of the cost of a division. x is finite.
@@ -136,6 +143,25 @@ INLINE Vec tanh(Vec x) {
     Exponential e = exponential(clamp(x + x, -30.0f, 30.0f));
     Vec expm1 = e.power * e.minus_one + (e.power - 1.0f);
     return expm1 * reciprocal(expm1 + 2.0f);
+}
+
+INLINE Vec size_of(Vec v) { return v < 0.0f ? -v : v; }
+
+INLINE Vec larger(Vec a, Vec b) { return a > b ? a : b; }
+
+INLINE float largest(Vec v) {
+    float found = v[0];
+    for (int lane = 1; lane < LANES; lane++) found = v[lane] > found ? v[lane] : found;
+    return found;
+}
+
+// The power of 2 that a number is at least, and less than twice of; 1 for 0.
+INLINE float power_below(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits &= 0x7f800000;
+    memcpy(&x, &bits, sizeof bits);
+    return bits ? x : 1.0f;
 }
 
 // The first `count` lanes, and 0 behind them.

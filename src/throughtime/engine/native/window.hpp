@@ -148,9 +148,12 @@ struct Window {
                       load_part(l.vectors + Cell::VECTOR[j] * H + block * LANES, valid(block)));
     }
 
-    void copy_x(Operand* room, Range rows) const {
+    // `scales`: what the numbers of each row are to be multiplied by; only where they are NARROW.
+    void copy_x(Operand* room, float* scales, Range rows) const {
         for (long row = rows.begin; row < rows.end; row++) {
-            const float scale = P::SCALED ? largest(l.x + row * D) : 1.0f, inverse = 1 / scale;
+            const float most = P::SCALED || P::NARROW ? largest_of(l.x + row * D, D) : 1.0f;
+            const float scale = P::NARROW ? power_below(most) : most > 0 ? most : 1.0f, inverse = 1 / scale;
+            if (P::NARROW) scales[row] = scale;
             for (long d = 0; d < D; d += LANES) {
                 alignas(64) Operand part[LANES];
                 P::put(part, load_part(l.x + row * D + d, (int)(D - d < LANES ? D - d : LANES)) * inverse);
@@ -161,16 +164,12 @@ struct Window {
         }
     }
 
-    // What the numbers of a row are to be divided by, so that none is above 1.
-    float largest(const float* row) const {
+    // The size of the largest of so many numbers.
+    static float largest_of(const float* row, long count) {
         Vec most{};
-        for (long d = 0; d < D; d += LANES) {
-            const Vec v = load_part(row + d, (int)(D - d < LANES ? D - d : LANES)), size = v < 0.0f ? -v : v;
-            most = size > most ? size : most;
-        }
-        float found = 0;
-        for (int lane = 0; lane < LANES; lane++) found = most[lane] > found ? most[lane] : found;
-        return found > 0 ? found : 1.0f;
+        for (long i = 0; i < count; i += LANES)
+            most = larger(size_of(load_part(row + i, (int)(count - i < LANES ? count - i : LANES))), most);
+        return largest(most);
     }
 
     // What stands behind a row: where it is one of whole numbers, what 1 of them counts.
