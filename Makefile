@@ -50,7 +50,7 @@ clean:  ## remove what make made; runs stay
 # Memory is another matter for each length of a vector; races are between threads, whatever the instruction set.
 build/sanitized-address: SANITIZE = address,undefined
 build/sanitized-address: LIBRARY = libasan.so
-build/sanitized-address: LEVELS = portable;avx512bf16
+build/sanitized-address: LEVELS = portable;avx512bf16;avx512fp16
 build/sanitized-address: AND = fork
 build/sanitized-thread: SANITIZE = thread
 build/sanitized-thread: LIBRARY = libtsan.so

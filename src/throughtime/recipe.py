@@ -123,7 +123,7 @@ class Model(Settings):
     """What runs a sequence: `native` the kernel, `torch` PyTorch's fused form, `reference` the cell's own step, `auto`
     the first of these that there is."""
     precision: Literal["float32", "bf16"] = "float32"
-    """Of the products in the native engine; `bf16` rounds weights and states there, and nothing else."""
+    """Of the products in the native engine; `bf16` rounds what is multiplied to 16 bits, and nothing else."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

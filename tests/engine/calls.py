@@ -27,6 +27,9 @@ KERNELS = (
     "minlstm-positive",
 )
 LEVELS = levels()
+HALVES = ("avx512fp16",)
+"""Those where half floats take the place of bf16: they have more bits, and their sums round a stretch at a time. States
+that can outgrow them are bf16 there too."""
 MARGIN = 72
 """Bytes around an array: no more than its own type's alignment, and more than a vector."""
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.calls import GIVEN, KERNELS, LEVELS, LONG, ODD, WANTED, Case, call, draw
+from engine.calls import GIVEN, HALVES, KERNELS, LEVELS, LONG, ODD, WANTED, Case, call, draw
 from engine.twin import cell_of, everything
 from throughtime import cells
 from throughtime.engine.choice import _native
@@ -23,9 +23,6 @@ every_kernel = pytest.mark.parametrize("name", KERNELS)
 
 FLOAT32 = 1e-5
 """Of the largest entry: some hundred roundings, as in a long sum."""
-HALVES = ("avx512fp16",)
-"""Levels where the products of bf16 are summed as half floats, a stretch of 128 at a time. What the states can outgrow
-is done otherwise there."""
 NEUTRAL = "portable"
 """The level that is everywhere: what does not depend on the level is asked of it."""
 
@@ -87,7 +84,7 @@ def test_bf16_rounds_the_products_and_nothing_else(name, level):
     their norms; half the cases must agree closely, and none may be as far off as products without rounding are.
     """
     if in_halves(name, level):
-        pytest.skip("sums of half floats round too")
+        pytest.skip("half floats are finer")
     distances: dict[str, list[float]] = {}
     unrounded: dict[str, list[float]] = {}
     for number, case in enumerate((*ODD, LONG)):
@@ -107,8 +104,8 @@ def test_bf16_rounds_the_products_and_nothing_else(name, level):
 
 @every_kernel
 @pytest.mark.parametrize("level", [level for level in LEVELS if level in HALVES])
-def test_sums_of_half_floats_weigh_little_beside_bf16(name, level):
-    """What comes out is about as far from that of float32 as where the same bf16 numbers are summed in float32."""
+def test_half_floats_are_no_coarser_than_bf16(name, level):
+    """Though their sums round too, what comes out is no further from that of float32."""
     rounded: dict[str, list[float]] = {}
     summed: dict[str, list[float]] = {}
     for number, case in enumerate((*ODD, LONG, Case(9, 16, 300, 512))):
@@ -120,7 +117,7 @@ def test_sums_of_half_floats_weigh_little_beside_bf16(name, level):
             rounded.setdefault(key, []).append(distance(wide[key], array))
             summed.setdefault(key, []).append(distance(found[key], array))
     for key, each in summed.items():
-        assert np.median(each) < 1.3 * np.median(rounded[key]), f"{key}: {each} beside {rounded[key]}"
+        assert np.median(each) <= np.median(rounded[key]), f"{key}: {each} beside {rounded[key]}"
         assert max(each) < 1.5 * max(rounded[key]), f"{key}: {each} beside {rounded[key]}"
 
 
@@ -132,25 +129,29 @@ def test_bf16_reaches_as_far_as_float32(name, level, V):
     gradient that only the last step has: no lane loses more than its rounding."""
     case, noise = Case(6, 7, 33, 40, V), np.random.default_rng(3)
     inputs = dict(inputs_of(name, case))
-    lanes = (10.0 ** np.arange(-12, 9, 3)).astype(np.float32)
+    sizes = (10.0 ** np.arange(-12, 9, 3)).astype(np.float32)
     for key in ("dy", "dhidden", "dcarried"):
         if key in inputs:
-            inputs[key] = inputs[key] * lanes[:, None]
-    sizes = (10.0 ** noise.uniform(-6, 6, len(inputs["x"]))).astype(np.float32)
+            inputs[key] = inputs[key] * sizes[:, None]
+    sizes = (10.0 ** noise.uniform(-4, 4, len(inputs["x"]))).astype(np.float32)
     inputs["x"] = inputs["x"] * sizes[:, None]
     inputs["W"] = inputs["W"] / 100
     last = inputs | {"dy": np.concatenate([np.zeros_like(inputs["dy"][:-1]), inputs["dy"][-1:]])}
     for number, given in enumerate((inputs, last)):
+        exact = call(kernel_of(name), case, given)
         wide = call(kernel_of(name, NEUTRAL, bf16=True), case, given)
         found = call(kernel_of(name, level, bf16=True), case, given, 1 + number)
-        for key in found:
-            by_lane = key in ("dhidden0", "dcarried0") or (key == "dx" and not V)
-            shape = (case.B, case.H) if key != "dx" else (case.T, case.B, case.D)
-            rows = np.moveaxis(found[key].reshape(shape), -2, 0) if by_lane else [found[key]]
-            wanted = np.moveaxis(wide[key].reshape(shape), -2, 0) if by_lane else [wide[key]]
-            for lane, (row, expected) in enumerate(zip(rows, wanted, strict=True)):
-                error = np.linalg.norm(row - expected) / max(np.linalg.norm(expected), 1e-30)
-                assert error < 0.05, f"{key}, lane {lane}: {error:.1e}"
+        for key, array in exact.items():
+            if key in ("dhidden0", "dcarried0") or (key == "dx" and not V):
+                lanes = [np.s_[..., lane, :] for lane in range(case.B)]
+                shape = (case.T, case.B, case.D) if key == "dx" else (case.B, case.H)
+            else:
+                lanes, shape = [...], array.shape
+            for lane, part in enumerate(lanes):
+                expected, rounded, summed = (each[key].reshape(shape)[part] for each in (exact, wide, found))
+                norm = max(np.linalg.norm(expected), 1e-30)
+                own, other = np.linalg.norm(summed - expected) / norm, np.linalg.norm(rounded - expected) / norm
+                assert own < max(3 * other, 0.05), f"{key}, lane {lane}: {own:.1e} beside {other:.1e}"
 
 
 def distance(found, expected):
@@ -160,8 +161,8 @@ def distance(found, expected):
 
 @every_kernel
 def test_levels_agree(name):
-    """Levels multiply bf16 in pairs, or unpacked to float32 (or as half floats: see above). They differ by the order of sums, but a state
-    in the middle of two bf16 numbers can be rounded to either: they agree closely in most cases."""
+    """Levels multiply bf16 in pairs, or unpacked to float32 (of half floats see above). They differ by the order of sums,
+    but a state in the middle of two bf16 numbers can be rounded to either: they agree closely in most cases."""
     for bf16, tolerance in ((False, FLOAT32), (True, 1e-3)):
         alike = [level for level in LEVELS if not (bf16 and in_halves(name, level))]
         found = [

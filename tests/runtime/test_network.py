@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from engine.calls import HALVES
 from throughtime import cells, engine
 from throughtime.engine.forms import FORMS
 from throughtime.errors import SettingError
@@ -128,13 +129,18 @@ def test_what_weights_are_rounded_to(name, options, weights, monkeypatch):
     head = (np.random.default_rng(1).normal(size=(9, 40)).astype(np.float32) / 6, np.zeros(9, np.float32))
     native, x = Network(layers, None, head, weights), inputs(5, 2, 21)
     y, after = native.feed(x, native.initial_state(2))
+    exact = Network(layers, None, head).feed(x, native.initial_state(2))
     monkeypatch.setattr(networks.engine, "network", lambda _: None)
     twin = Network(layers, None, head, weights)
     wanted, wanted_after = twin.feed(x, twin.initial_state(2))
+    if weights == "bf16" and engine.level() in HALVES:
+        wanted, wanted_after, bound = *exact, np.abs(wanted - exact[0]).mean()  # finer than the twin is
+    else:
+        bound = 1e-3
     # A value near the middle of two numbers may be rounded to either.
     np.testing.assert_allclose(y, wanted, atol=0.02)
     np.testing.assert_allclose(after, wanted_after, atol=0.02)
-    assert np.abs(y - wanted).mean() < 1e-3
+    assert np.abs(y - wanted).mean() <= bound
 
 
 @needs_kernels

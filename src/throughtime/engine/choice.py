@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 VARIABLE = "THROUGHTIME_ISA"
 PRECISIONS = ("float32", "bf16")
-"""bf16: weights and states are rounded to bfloat16 where they are multiplied; all else is float32."""
+"""bf16: weights and states are rounded to 16 bits where they are multiplied (bfloat16, or half floats with scales,
+which are finer); all else is float32."""
 
 
 def levels() -> list[str]:

@@ -115,27 +115,26 @@ struct Paired16 : FloatSums {
 #endif
 
 #if defined(__AVX512FP16__)
-// bf16 on both sides, held as half floats and multiplied in pairs: as many products in one instruction as it has bytes
-// for. Where a half float reaches it has all the bits of a bf16; rows that could lie elsewhere have a scale, a power of
-// 2. The sums of a stretch are half floats, whose 11 bits weigh less than the 8 of what is summed; theirs are floats.
+// In the place of bf16, which is coarser: half floats on both sides, multiplied in pairs. Rows that could lie where a half
+// float does not reach have a scale, a power of 2. The sums of a stretch are half floats, theirs are floats.
 struct Half16 {
     typedef __m512h Sum;
     typedef uint16_t Operand;
     typedef uint32_t Left;
     typedef uint32_t Right;
     typedef Half16 Gradient;
-    static constexpr int DEPTH = 2, ADVANCE = 1, PER_LEFT = 2, TAIL = 0, DRAINED = 64;
+    static constexpr int DEPTH = 2, ADVANCE = 1, PER_LEFT = 2, TAIL = 0, DRAINED = 128;
     static constexpr bool SCALED = false, NARROW = true;
     static constexpr float LARGEST = 1;
 
     static INLINE void put(Operand* to, Vec v) {
-        const Half half = as_half(round_to_bf16(v));
+        const Half half = as_half(v);
         memcpy(to, &half, sizeof half);
     }
 
     static INLINE void put_pair(Right* to, Vec first, Vec second) {
-        const __m512i low = _mm512_cvtepu16_epi32((__m256i)as_half(round_to_bf16(first))),
-                      high = _mm512_cvtepu16_epi32((__m256i)as_half(round_to_bf16(second))),
+        const __m512i low = _mm512_cvtepu16_epi32((__m256i)as_half(first)),
+                      high = _mm512_cvtepu16_epi32((__m256i)as_half(second)),
                       pair = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
         memcpy(to, &pair, sizeof pair);
     }

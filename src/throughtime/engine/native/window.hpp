@@ -154,11 +154,12 @@ struct Window {
             const float most = P::SCALED || P::NARROW ? largest_of(l.x + row * D, D) : 1.0f;
             const float scale = P::NARROW ? power_below(most) : most > 0 ? most : 1.0f, inverse = 1 / scale;
             if (P::NARROW) scales[row] = scale;
-            for (long d = 0; d < D; d += LANES) {
+            long d = 0;
+            for (; d + LANES <= D; d += LANES) P::put(room + row * x_row + d, load(l.x + row * D + d) * inverse);
+            if (d < x_depth) {
                 alignas(64) Operand part[LANES];
-                P::put(part, load_part(l.x + row * D + d, (int)(D - d < LANES ? D - d : LANES)) * inverse);
-                const long count = x_depth - d < LANES ? x_depth - d : LANES;
-                memcpy(room + row * x_row + d, part, count * sizeof(Operand));
+                P::put(part, load_part(l.x + row * D + d, (int)(D - d)) * inverse);
+                memcpy(room + row * x_row + d, part, (x_depth - d) * sizeof(Operand));
             }
             if (P::SCALED) end_row(room + row * x_row + x_depth, x_row - x_depth, scale);
         }
