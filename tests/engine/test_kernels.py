@@ -161,8 +161,8 @@ def distance(found, expected):
 
 @every_kernel
 def test_levels_agree(name):
-    """Levels multiply bf16 in pairs, or unpacked to float32 (of half floats see above). They differ by the order of sums,
-    but a state in the middle of two bf16 numbers can be rounded to either: they agree closely in most cases."""
+    """Levels multiply bf16 in pairs, or unpacked to float32 (of half floats see above). They differ by the order of
+    sums, but a state in the middle of two bf16 numbers can be rounded to either: they agree closely in most cases."""
     for bf16, tolerance in ((False, FLOAT32), (True, 1e-3)):
         alike = [level for level in LEVELS if not (bf16 and in_halves(name, level))]
         found = [
