@@ -154,6 +154,19 @@ def test_bf16_reaches_as_far_as_float32(name, level, V):
                 assert own < max(3 * other, 0.05), f"{key}, lane {lane}: {own:.1e} beside {other:.1e}"
 
 
+@every_kernel
+@every_level
+def test_bf16_makes_no_nan_of_what_is_tiny(name, level):
+    """Products of scales, and what they are divided by, stay numbers."""
+    case = Case(3, 4, 17, 20)
+    for size in (1e-38, 1e-30, 1e-18):
+        inputs = inputs_of(name, case)
+        tiny = {key: inputs[key] * np.float32(size) for key in inputs.keys() & {"x", *GIVEN}}
+        found = call(kernel_of(name, level, bf16=True), case, inputs | tiny)
+        for key, array in found.items():
+            assert np.isfinite(array).all(), f"{key}, {size}"
+
+
 def distance(found, expected):
     """Of two arrays, as part of the second's norm."""
     return np.linalg.norm(found.ravel() - expected.ravel()) / max(np.linalg.norm(expected), 1e-3)

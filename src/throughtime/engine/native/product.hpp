@@ -359,11 +359,12 @@ using Tile = void (*)(const typename P::Left*, const Strides&, const typename P:
 // Of one panel, as several chains, or of Q panels at once, as far as these are not too many for the rows.
 template <class P, int Q, bool CHAINS, int C, int R = MAX_ROWS<C>>
 Tile<P> tile_of(int rows) {
-    if constexpr (R == 0)
+    if constexpr (R == 0) {
         return nullptr;
-    else
-        return rows == R                    ? tile < P, R, C, (Q > panels_at_once(R * C) ? 1 : Q),
-               CHAINS ? chains(R * C) : 1 > : tile_of<P, Q, CHAINS, C, R - 1>(rows);
+    } else {
+        constexpr int panels = Q > panels_at_once(R * C) ? 1 : Q, links = CHAINS ? chains(R * C) : 1;
+        return rows == R ? tile<P, R, C, panels, links> : tile_of<P, Q, CHAINS, C, R - 1>(rows);
+    }
 }
 
 template <class P, int Q, bool CHAINS = false>

@@ -155,13 +155,16 @@ INLINE float largest(Vec v) {
     return found;
 }
 
-// The power of 2 that a number is at least, and less than twice of; 1 for 0.
+// The power of 2 that a number is at least, and less than twice of; but none beyond 2^-62 and 2^62, whose products and
+// inverses are numbers too. 1 for 0.
 INLINE float power_below(float x) {
+    if (!(x > 0.0f)) return 1.0f;
+    x = x > 0x1p62f ? 0x1p62f : x < 0x1p-62f ? 0x1p-62f : x;
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
     bits &= 0x7f800000;
     memcpy(&x, &bits, sizeof bits);
-    return bits ? x : 1.0f;
+    return x;
 }
 
 // The first `count` lanes, and 0 behind them.
