@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -112,6 +113,7 @@ def borrow(number: int) -> None:
 
 def fork() -> None:
     """A child that makes threads of its own and ends as processes do."""
+    time.sleep(1)  # threads that have ended still give memory back, and a child would inherit the sanitizer's lock
     child = os.fork()
     if not child:
         exercise(KERNELS[0])
