@@ -41,6 +41,7 @@ struct Backward : Window<Cell, P> {
     // there: that of y, or what the step after it had.
     float* d_scales = nullptr;    // [t][b]
     float* din_scales = nullptr;  // [row of x]
+    float* dy_peaks = nullptr;    // [t][b]: the largest gradients of y
     float* inverses = nullptr;    // [unit group][b], of the scales of this step
     float* peaks = nullptr;       // [t % 2][unit group][b][lane]: the largest gradients of a step
     float* x_scales = nullptr;    // [row of x]
@@ -63,6 +64,7 @@ struct Backward : Window<Cell, P> {
             if (P::NARROW) {
                 d_scales = din_scales = arena.template take<float>(T * B);
                 if (l.ids) din_scales = arena.template take<float>(inputs);
+                dy_peaks = arena.template take<float>(l.dy ? T * B : 0);
                 inverses = arena.template take<float>(l.threads * B);
                 peaks = arena.template take<float>(2 * l.threads * B * LANES);
                 x_scales = arena.template take<float>(inputs);
@@ -183,7 +185,7 @@ struct Backward : Window<Cell, P> {
     void scale_rows(long t, Range rows, int unit_group, int unit_groups) const {
         if constexpr (P::NARROW)
             for (long b = rows.begin; b < rows.end; b++) {
-                float most = l.dy ? Base::largest_of(l.dy + (t * B + b) * H, H) : 0.0f;
+                float most = l.dy ? dy_peaks[t * B + b] : 0.0f;
                 const auto meet = [&](float other) { most = other > most ? other : most; };
                 for (int group = 0; group < unit_groups && t + 1 < T; group++)
                     meet(largest(load(peak_at(t + 1, group, b))) * __builtin_fabsf(factor(t + 1, b)));
@@ -206,6 +208,11 @@ struct Backward : Window<Cell, P> {
     // What step t hands to the one before it, for the scale there.
     void note_peak(long t, int unit_group, long b, Vec size) const {
         if (P::NARROW) store(peak_at(t, unit_group, b), larger(size, load(peak_at(t, unit_group, b))));
+    }
+
+    void note_given(Range rows) const {
+        for (long row = rows.begin; P::NARROW && l.dy && row < rows.end; row++)
+            dy_peaks[row] = Base::largest_of(l.dy + row * H, H);
     }
 
     void scale_inputs(Range rows) const {
@@ -393,6 +400,7 @@ struct Backward : Window<Cell, P> {
 
         pack_weights(thread, threads);
         Base::pack_vectors(vectors, share(blocks, thread, threads));
+        note_given(share(T * B, thread, threads));
         const Range mine_blocks = blocks_of(mine);
         for (long block = mine_blocks.begin; block < mine_blocks.end; block++)
             memset(my_sums + block * VECTORS * LANES, 0, VECTORS * LANES * sizeof(float));

@@ -203,13 +203,13 @@ struct Rowwise {
             for (long block = blocks.begin; block < blocks.end; block++) {
                 const Normals n(pass, block, t, b, of_x, of_a);
                 const int valid = pass.valid(block);
-                Vec most = size_of(load(pass.carry + (block * pass.B + b) * LANES));
+                Vec most = magnitude(load(pass.carry + (block * pass.B + b) * LANES));
                 for (int j = 0; j < GATES; j++) {
                     const Vec dx = first_lanes(of_x.back(load(held(block, b, j)), n.x[j], x1, x2), valid),
                               da = first_lanes(of_a.back(load(held(block, b, GATES + j)), n.a[j], a1, a2), valid);
                     pass.put_d(j, block, t, b, unit_group, dx);
                     pass.put_d(GATES + j, block, t, b, unit_group, da);
-                    most = larger(size_of(dx), larger(size_of(da), most));
+                    most = larger(magnitude(dx), larger(magnitude(da), most));
                 }
                 pass.note_peak(t, unit_group, b, most);
             }

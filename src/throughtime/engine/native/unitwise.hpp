@@ -45,10 +45,10 @@ struct Unitwise {
                         for (int j = 0; j < Cell::SLOTS; j++) s[j] = load(at + j * LANES);
                         Cell::backward(s, pass.before(block, t, b), load(arriving) + pass.given(block, t, b), carry, d);
                         store(pass.carry + (block * pass.B + b) * LANES, carry);
-                        Vec most = size_of(carry);
+                        Vec most = magnitude(carry);
                         for (int j = 0; j < GRADIENTS; j++) {
                             pass.put_d(j, block, t, b, unit_group, d[j]);
-                            most = larger(size_of(d[j]), most);
+                            most = larger(magnitude(d[j]), most);
                             sum[j] += d[j];
                         }
                         pass.note_peak(t, unit_group, b, most);

@@ -145,7 +145,7 @@ INLINE Vec tanh(Vec x) {
     return expm1 * reciprocal(expm1 + 2.0f);
 }
 
-INLINE Vec size_of(Vec v) { return v < 0.0f ? -v : v; }
+INLINE Vec magnitude(Vec v) { return (Vec)((Bits)v & 0x7fffffff); }
 
 INLINE Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 

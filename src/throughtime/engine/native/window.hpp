@@ -167,10 +167,15 @@ struct Window {
 
     // The size of the largest of so many numbers.
     static float largest_of(const float* row, long count) {
-        Vec most{};
-        for (long i = 0; i < count; i += LANES)
-            most = larger(size_of(load_part(row + i, (int)(count - i < LANES ? count - i : LANES))), most);
-        return largest(most);
+        Vec even{}, odd{};
+        long i = 0;
+        for (; i + 2 * LANES <= count; i += 2 * LANES) {
+            even = larger(magnitude(load(row + i)), even);
+            odd = larger(magnitude(load(row + i + LANES)), odd);
+        }
+        for (; i < count; i += LANES)
+            even = larger(magnitude(load_part(row + i, (int)(count - i < LANES ? count - i : LANES))), even);
+        return largest(larger(even, odd));
     }
 
     // What stands behind a row: where it is one of whole numbers, what 1 of them counts.
