@@ -312,9 +312,7 @@ struct Backward : Window<Cell, P> {
     // `mine`, here and below, are of the blocks of all slots.
     void add_tokens(Range mine) const {
         // No sum is larger than all its parts at their largest; few are near that.
-        float scale = 0;
-        for (long row = 0; P::NARROW && row < T * B; row++) scale = d_scales[row] > scale ? d_scales[row] : scale;
-        scale *= power_below((float)(T * B)) / 64;
+        const float scale = P::NARROW ? Base::largest_of(d_scales, T * B) * power_below((float)(T * B)) / 64 : 1.0f;
         const float inverse = 1 / scale;
         for (long token = 0; P::NARROW && mine.begin == 0 && token < inputs; token++) din_scales[token] = scale;
         for (long i = mine.begin; i < mine.end; i++) {
@@ -326,7 +324,7 @@ struct Backward : Window<Cell, P> {
                 store(sum, load(sum) + (P::NARROW ? part * d_scales[row] : part));
             }
             for (long token = 0; token < inputs; token++)
-                P::put(din + (i * inputs + token) * LANES, load(to + token * LANES) * (P::NARROW ? inverse : 1.0f));
+                P::put(din + (i * inputs + token) * LANES, load(to + token * LANES) * inverse);
         }
     }
 

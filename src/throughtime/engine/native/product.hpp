@@ -89,6 +89,21 @@ struct Unpacked16 : FloatSums {
     }
 };
 
+#if defined(__AVX512F__)
+// A step of those who multiply all that 32 bits hold of a row with what they hold of a column, by one instruction.
+template <class Sum, int R, int C, class Multiply>
+INLINE void step_of_groups(Sum (&sum)[R][C], const uint32_t* a, long row, const uint32_t* b, Multiply multiply) {
+    __m512i w[C];
+    for (int j = 0; j < C; j++) memcpy(&w[j], b + j * LANES, sizeof w[j]);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+        const __m512i x = _mm512_set1_epi32((int)a[r * row]);
+#pragma GCC unroll 4
+        for (int j = 0; j < C; j++) sum[r][j] = multiply(sum[r][j], x, w[j]);
+    }
+}
+#endif
+
 #if defined(__AVX512BF16__)
 // bf16 on both sides, multiplied in pairs by the processor's own instruction, summed in float32.
 struct Paired16 : FloatSums {
@@ -102,14 +117,9 @@ struct Paired16 : FloatSums {
 
     template <int R, int C>
     static INLINE void step(Vec (&sum)[R][C], const Left* a, long row, long, const Right* b) {
-        __m512bh w[C];
-        for (int j = 0; j < C; j++) memcpy(&w[j], b + j * LANES, sizeof w[j]);
-#pragma GCC unroll 16
-        for (int r = 0; r < R; r++) {
-            __m512bh x = (__m512bh)_mm512_set1_epi32((int)a[r * row]);
-#pragma GCC unroll 4
-            for (int j = 0; j < C; j++) sum[r][j] = (Vec)_mm512_dpbf16_ps((__m512)sum[r][j], x, w[j]);
-        }
+        step_of_groups(sum, a, row, b, [](Vec sum, __m512i x, __m512i w) __attribute__((always_inline)) {
+            return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)w);
+        });
     }
 };
 #endif
@@ -117,15 +127,14 @@ struct Paired16 : FloatSums {
 #if defined(__AVX512FP16__)
 // In the place of bf16, which is coarser: half floats on both sides, multiplied in pairs. Rows that could lie where a half
 // float does not reach have a scale, a power of 2. The sums of a stretch are half floats, theirs are floats.
-struct Half16 {
+struct Half16 : FloatSums {
     typedef __m512h Sum;
     typedef uint16_t Operand;
     typedef uint32_t Left;
     typedef uint32_t Right;
     typedef Half16 Gradient;
-    static constexpr int DEPTH = 2, ADVANCE = 1, PER_LEFT = 2, TAIL = 0, DRAINED = 128;
-    static constexpr bool SCALED = false, NARROW = true;
-    static constexpr float LARGEST = 1;
+    static constexpr int DEPTH = 2, ADVANCE = 1, PER_LEFT = 2, DRAINED = 128;
+    static constexpr bool NARROW = true;
 
     static INLINE void put(Operand* to, Vec v) {
         const Half half = as_half(v);
@@ -141,14 +150,9 @@ struct Half16 {
 
     template <int R, int C>
     static INLINE void step(Sum (&sum)[R][C], const Left* a, long row, long, const Right* b) {
-        __m512h w[C];
-        for (int j = 0; j < C; j++) memcpy(&w[j], b + j * LANES, sizeof w[j]);
-#pragma GCC unroll 16
-        for (int r = 0; r < R; r++) {
-            const __m512h x = (__m512h)_mm512_set1_epi32((int)a[r * row]);
-#pragma GCC unroll 4
-            for (int j = 0; j < C; j++) sum[r][j] = _mm512_fmadd_ph(x, w[j], sum[r][j]);
-        }
+        step_of_groups(sum, a, row, b, [](Sum sum, __m512i x, __m512i w) __attribute__((always_inline)) {
+            return _mm512_fmadd_ph((__m512h)x, (__m512h)w, sum);
+        });
     }
 
     // Of both halves of the pairs.
@@ -184,14 +188,9 @@ struct Int8 {
 
     template <int R, int C>
     static INLINE void step(Sum (&sum)[R][C], const Left* a, long row, long, const Right* b) {
-        __m512i w[C];
-        for (int j = 0; j < C; j++) memcpy(&w[j], b + j * LANES, sizeof w[j]);
-#pragma GCC unroll 16
-        for (int r = 0; r < R; r++) {
-            const __m512i x = _mm512_set1_epi32((int)a[r * row]);
-#pragma GCC unroll 4
-            for (int j = 0; j < C; j++) sum[r][j] = (Bits)_mm512_dpbusd_epi32((__m512i)sum[r][j], x, w[j]);
-        }
+        step_of_groups(sum, a, row, b, [](Sum sum, __m512i x, __m512i w) __attribute__((always_inline)) {
+            return (Bits)_mm512_dpbusd_epi32((__m512i)sum, x, w);
+        });
     }
 
     static INLINE Vec whole(const Sum& sum, const Right* tail, int vectors) {
