@@ -91,8 +91,7 @@ def rgb(colour: str) -> list[int]:
 def test_it_fits_the_screen(page):
     for width in (320, 400, 860, 1280):
         page.set_viewport_size({"width": width, "height": 800})
-        page.wait_for_timeout(50)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.wait_for_function("(width) => document.documentElement.scrollWidth <= width", arg=width, timeout=5000)
 
 
 def test_arrow_keys_flip_through_units(page):
@@ -181,6 +180,7 @@ def test_charts_say_their_values(page):
     assert tip.inner_text() != first
     assert page.locator("#unit").get_attribute("aria-pressed") == "false", "the chart has the arrow keys to itself"
     figure.locator("summary").click()
+    figure.locator("table").wait_for()  # it is made when the browser says that it opened, which it does later
     assert figure.locator("td").count() == 2 * (8 + 8)
 
 
