@@ -87,11 +87,29 @@ INLINE void store_bf16(uint16_t* to, Vec v) {
     memcpy(to, &half, sizeof half);
 }
 
-// Comparisons are written so that a NaN passes through: a broken network must show, not be clamped.
-INLINE Vec clamp(Vec x, float low, float high) {
-    x = x > high ? broadcast(high) : x;
-    return x < low ? broadcast(low) : x;
+// Where either is a NaN, the second operand: one instruction, which compilers do not find by themselves.
+INLINE Vec larger(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (Vec)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return a > b ? a : b;
+#endif
 }
+
+INLINE Vec smaller(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (Vec)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return a < b ? a : b;
+#endif
+}
+
+// A NaN passes through: a broken network must show, not be clamped.
+INLINE Vec clamp(Vec x, float low, float high) { return smaller(broadcast(high), larger(broadcast(low), x)); }
 
 #if defined(__AVX512FP16__)
 // Half floats: 11 bits, between 2^-14 and 2^16 (and fewer bits down to 2^-24).
@@ -136,7 +154,10 @@ INLINE Vec exp(Vec x) {
     return e.power + e.power * e.minus_one;
 }
 
-INLINE Vec sigmoid(Vec x) { return reciprocal(1.0f + exp(-x)); }
+INLINE Vec sigmoid(Vec x) {
+    const Exponential e = exponential(-clamp(x, -88.0f, 88.0f));
+    return reciprocal(1.0f + (e.power + e.power * e.minus_one));
+}
 
 // tanh x = E / (E + 2) with E = expm1(2 x): no cancellation near 0.
 INLINE Vec tanh(Vec x) {
@@ -146,8 +167,6 @@ INLINE Vec tanh(Vec x) {
 }
 
 INLINE Vec magnitude(Vec v) { return (Vec)((Bits)v & 0x7fffffff); }
-
-INLINE Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 
 INLINE float largest(Vec v) {
     float found = v[0];
@@ -195,6 +214,6 @@ struct Sum<2> {
 
 INLINE float sum(Vec v) { return Sum<LANES>::of(v); }
 
-INLINE Vec relu(Vec x) { return x > 0.0f ? x : (x != x ? x : Vec{}); }
+INLINE Vec relu(Vec x) { return larger(Vec{}, x); }
 
 }  // namespace throughtime::LEVEL
