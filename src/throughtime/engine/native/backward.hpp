@@ -1,4 +1,5 @@
-// Backwards through a window: the gradient of every step first, then the products that no step waits for.
+// Backwards through a window, some steps at a time: their gradients first, then the products that no step waits for, while
+// the gradients are still in the cache.
 #pragma once
 
 #include "window.hpp"
@@ -25,23 +26,25 @@ struct Backward : Window<Cell, P> {
     const long columns = (D + LANES - 1) / LANES, W_panels = (columns + PANEL - 1) / PANEL;
     const long depth = GATES * padded;
     const long inputs = l.ids ? l.vocabulary : T * B;  // rows of x
+    const long at_once = steps_at_once();              // a power of 2: what is left of a division by it is a mask
+    const long kept = at_once < T ? at_once + 1 : T;   // and the step behind them, which they still read
+    const long most_rows = (at_once < T ? at_once : T) * B;
 
     Right *W = nullptr, *U = nullptr;
-    Operand* d = nullptr;       // [gradient slot][block][t][b][lane]
+    Operand* d = nullptr;       // [gradient slot][block][t, of those kept][b][lane]
     float* carry = nullptr;     // [block][b][lane]
     float* vectors = nullptr;   // [block][vector][lane]
     float* sums = nullptr;      // [row group][block][vector][lane]: gradients of the parameters that are vectors
     float* held = nullptr;      // [block][b][lane]: what one part of a step leaves for the next
     float* row_sums = nullptr;  // [unit group][b]: likewise, a row's sums over the units of a group
     float* table = nullptr;     // [gate][block][token][lane]: the gradients of steps with the same input, added
-    Operand* din = nullptr;     // [gate][block][row of x][lane]: table, or the first part of d
+    Operand* din = nullptr;     // [gate][block][token][lane]: as products read the table
     typename G::Left *d_across = nullptr, *din_across = nullptr;  // as the products for weights read d and din
     typename G::Right *x = nullptr, *reads = nullptr;
     // Where numbers are NARROW, every row of d has a scale, a power of 2 that is near the largest gradient to be expected
     // there: that of y, or what the step after it had.
     float* d_scales = nullptr;    // [t][b]
     float* din_scales = nullptr;  // [row of x]
-    float* dy_peaks = nullptr;    // [t][b]: the largest gradients of y
     float* inverses = nullptr;    // [unit group][b], of the scales of this step
     float* peaks = nullptr;       // [t % 2][unit group][b][lane]: the largest gradients of a step
     float* x_scales = nullptr;    // [row of x]
@@ -55,33 +58,39 @@ struct Backward : Window<Cell, P> {
             Arena arena(size ? workspace(size) : nullptr);
             W = arena.template take<Right>(l.dx ? W_panels * panel_size<P>(depth, PANEL) : 0);
             U = arena.template take<Right>(Cell::PRODUCT ? U_panels * panel_size<P>(depth, PANEL) : 0);
-            d = arena.template take<Operand>(GRADIENTS * padded * T * B);
+            d = arena.template take<Operand>(GRADIENTS * padded * kept * B);
             carry = arena.template take<float>(blocks * B * LANES);
             vectors = arena.template take<float>(blocks * VECTORS * LANES);
             sums = arena.template take<float>(l.threads * blocks * VECTORS * LANES);
             held = arena.template take<float>(blocks * B * Cell::Steps::HELD * LANES);
             row_sums = arena.template take<float>(l.threads * B * Cell::Steps::ROW_SUMS);
             if (P::NARROW) {
-                d_scales = din_scales = arena.template take<float>(T * B);
-                if (l.ids) din_scales = arena.template take<float>(inputs);
-                dy_peaks = arena.template take<float>(l.dy ? T * B : 0);
+                d_scales = arena.template take<float>(T * B);
+                din_scales = arena.template take<float>(l.ids ? inputs : 0);
                 inverses = arena.template take<float>(l.threads * B);
                 peaks = arena.template take<float>(2 * l.threads * B * LANES);
                 x_scales = arena.template take<float>(inputs);
                 x_inverses = arena.template take<float>(inputs);
             }
-            din = d;
             if (l.ids) {
                 table = arena.template take<float>(GATES * padded * inputs);
                 din = arena.template take<Operand>(GATES * padded * inputs);
             }
-            x = arena.template take<typename G::Right>(l.dW ? right_size(inputs, columns) : 0);
-            reads = arena.template take<typename G::Right>(l.dU ? right_size(T * B, blocks) : 0);
-            d_across = across(arena, d, T * B, GRADIENTS);
-            din_across = has_own_rows() ? across(arena, din, inputs, GATES) : d_across;
+            const long input_rows = l.ids ? inputs : most_rows;
+            x = arena.template take<typename G::Right>(l.dW ? right_size(input_rows, columns) : 0);
+            reads = arena.template take<typename G::Right>(l.dU ? right_size(most_rows, blocks) : 0);
+            d_across = across(arena, d, most_rows, GRADIENTS);
+            din_across = has_own_rows() ? across(arena, din, input_rows, GATES) : d_across;
             if (size) break;
             size = arena.size();
         }
+    }
+
+    // As many as a product for weights deals with at once.
+    long steps_at_once() const {
+        long steps = 1;
+        while (steps < T && 2 * steps * B <= DEPTH_BLOCK * G::DEPTH) steps *= 2;
+        return steps;
     }
 
     // Whether the products for W read other rows than those for U.
@@ -150,19 +159,29 @@ struct Backward : Window<Cell, P> {
         }
     }
 
+    // Rows of gradients by gates and blocks of units, which lie `apart` rows from one another.
+    struct Gradients {
+        Operand* at;
+        const float* scales;
+        long apart;
+    };
+
+    Gradients of_steps(long first) const { return {d, P::NARROW ? d_scales + first * B : nullptr, kept * B}; }
+
+    Gradients of_tokens() const { return {din, din_scales, inputs}; }
+
     // Gradients of two rows side by side, for the products that run along the rows: `mine` of the blocks of all slots.
     // Where they are NARROW, rows come under one scale for all, which is returned: that of each is scales[row], and
     // times[row], if it is not null.
-    float pair_rows(const Operand* from, const float* scales, const float* times, long rows, typename G::Left* to,
-                    Range mine) const {
-        const auto scale_of = [&](long row) { return scales[row] * (times ? times[row] : 1.0f); };
+    float pair_rows(const Gradients& g, const float* times, long rows, typename G::Left* to, Range mine) const {
+        const auto scale_of = [&](long row) { return g.scales[row] * (times ? times[row] : 1.0f); };
         float most = 0;
         for (long row = 0; P::NARROW && row < rows; row++) most = scale_of(row) > most ? scale_of(row) : most;
         const float inverse = 1 / most;
         if constexpr (G::DEPTH == 2)
             for (long i = mine.begin; i < mine.end; i++)
                 for (long row = 0; row < rows; row += 2) {
-                    const Operand* first = from + (i * rows + row) * LANES;
+                    const Operand* first = g.at + (i * g.apart + row) * LANES;
                     typename G::Left* at = to + (i * ((rows + 1) / 2) + row / 2) * LANES;
                     const bool two = row + 1 < rows;
                     if constexpr (P::NARROW)
@@ -185,7 +204,7 @@ struct Backward : Window<Cell, P> {
     void scale_rows(long t, Range rows, int unit_group, int unit_groups) const {
         if constexpr (P::NARROW)
             for (long b = rows.begin; b < rows.end; b++) {
-                float most = l.dy ? dy_peaks[t * B + b] : 0.0f;
+                float most = l.dy ? Base::largest_of(l.dy + (t * B + b) * H, H) : 0.0f;
                 const auto meet = [&](float other) { most = other > most ? other : most; };
                 for (int group = 0; group < unit_groups && t + 1 < T; group++)
                     meet(largest(load(peak_at(t + 1, group, b))) * __builtin_fabsf(factor(t + 1, b)));
@@ -210,13 +229,8 @@ struct Backward : Window<Cell, P> {
         if (P::NARROW) store(peak_at(t, unit_group, b), larger(size, load(peak_at(t, unit_group, b))));
     }
 
-    void note_given(Range rows) const {
-        for (long row = rows.begin; P::NARROW && l.dy && row < rows.end; row++)
-            dy_peaks[row] = Base::largest_of(l.dy + row * H, H);
-    }
-
-    void scale_inputs(Range rows) const {
-        for (long row = rows.begin; P::NARROW && row < rows.end; row++) {
+    void scale_inputs(long first, Range rows) const {
+        for (long row = first + rows.begin; P::NARROW && l.dW && row < first + rows.end; row++) {
             x_scales[row] = power_below(Base::largest_of(l.x + row * D, D));
             x_inverses[row] = 1 / x_scales[row];
         }
@@ -226,13 +240,25 @@ struct Backward : Window<Cell, P> {
 
     Range blocks_of(Range panels) const { return Base::template blocks_of<PANEL>(panels); }
 
-    Operand* d_at(int slot, long block, long t, long b) const {
-        return d + (((slot * blocks + block) * T + t) * B + b) * LANES;
+    long place(long t) const { return t & (at_once - 1); }
+
+    Operand* d_in(int slot, long block, long place, long b) const {
+        return d + (((slot * blocks + block) * kept + place) * B + b) * LANES;
+    }
+
+    Operand* d_at(int slot, long block, long t, long b) const { return d_in(slot, block, place(t), b); }
+
+    // What the step before the first of those at once reads of it lies behind them.
+    void hand_on(Range mine) const {
+        for (long i = mine.begin; i < mine.end; i++) {
+            const int slot = Cell::RECURRENT + (int)(i / blocks);
+            memcpy(d_in(slot, i % blocks, at_once, 0), d_in(slot, i % blocks, 0, 0), B * LANES * sizeof(Operand));
+        }
     }
 
     // A row of gradients: k runs through the blocks of one slot after another.
-    static Strides along_gates(long rows, long segments, const float* scales) {
-        return {LANES / P::PER_LEFT, 1, rows * LANES / P::PER_LEFT, (int)segments, LANES / P::PER_LEFT, scales};
+    static Strides along_gates(long apart, long segments, const float* scales) {
+        return {LANES / P::PER_LEFT, 1, apart * LANES / P::PER_LEFT, (int)segments, LANES / P::PER_LEFT, scales};
     }
 
     // How much of the gradient passes from step t to the state before it.
@@ -240,10 +266,12 @@ struct Backward : Window<Cell, P> {
 
     // The gradient that reaches the state before step t, for rows and the panel's units: [row][PANEL * LANES].
     void through_step(long panel, long t, long first, int rows, float* to) const {
-        const Left* a = reinterpret_cast<const Left*>(d_at(Cell::RECURRENT, 0, t, first));
+        const long at = t > 0 && place(t) == 0 ? at_once : place(t);
+        const Left* a = reinterpret_cast<const Left*>(d_in(Cell::RECURRENT, 0, at, first));
         const float* scales = P::NARROW ? d_scales + t * B + first : nullptr;
-        multiply_panel<P>(a, along_gates(T * B, GATES * blocks, scales), U + panel * panel_size<P>(depth, PANEL), PANEL,
-                          PANEL * LANES, {to, PANEL * LANES}, rows, {nullptr, 0});
+        multiply_panel<P>(a, along_gates(kept * B, GATES * blocks, scales), U + panel * panel_size<P>(depth, PANEL),
+                          PANEL, PANEL * LANES, {to, PANEL * LANES}, rows, {nullptr, 0});
+        if (!l.fresh && !l.flow && !l.state_mask) return;
         for (int r = 0; r < rows; r++)
             for (int j = 0; j < PANEL; j++) {
                 const long block = panel * PANEL + j;
@@ -310,42 +338,52 @@ struct Backward : Window<Cell, P> {
     // ---- The products without recurrence.
 
     // `mine`, here and below, are of the blocks of all slots.
-    void add_tokens(Range mine) const {
+    void clear_table(Range mine) const {
+        memset(table + mine.begin * inputs * LANES, 0, mine.size() * inputs * LANES * sizeof(float));
+    }
+
+    void add_to_table(Range steps, Range mine) const {
+        for (long i = mine.begin; i < mine.end; i++)
+            for (long row = steps.begin * B; row < steps.end * B; row++) {
+                float* sum = table + (i * inputs + l.ids[row]) * LANES;
+                const Vec part = as_floats(d + (i * kept * B + row - steps.begin * B) * LANES, LANES);
+                store(sum, load(sum) + (P::NARROW ? part * d_scales[row] : part));
+            }
+    }
+
+    void put_table(Range mine) const {
         // No sum is larger than all its parts at their largest; few are near that.
         const float scale = P::NARROW ? Base::largest_of(d_scales, T * B) * power_below((float)(T * B)) / 64 : 1.0f;
         const float inverse = 1 / scale;
         for (long token = 0; P::NARROW && mine.begin == 0 && token < inputs; token++) din_scales[token] = scale;
-        for (long i = mine.begin; i < mine.end; i++) {
-            float* to = table + i * inputs * LANES;
-            memset(to, 0, inputs * LANES * sizeof(float));
-            for (long row = 0; row < T * B; row++) {
-                float* sum = to + l.ids[row] * LANES;
-                const Vec part = as_floats(d + (i * T * B + row) * LANES, LANES);
-                store(sum, load(sum) + (P::NARROW ? part * d_scales[row] : part));
-            }
-            for (long token = 0; token < inputs; token++)
-                P::put(din + (i * inputs + token) * LANES, load(to + token * LANES) * inverse);
-        }
+        for (long i = mine.begin * inputs; i < mine.end * inputs; i++)
+            P::put(din + i * LANES, load(table + i * LANES) * inverse);
     }
 
-    void input_gradient(Range rows) const {
+    // For `rows` of x; the gradients' rows start with row `first` of it.
+    void input_gradient(const Gradients& g, long first, Range rows) const {
         const long most_rows = 64, most_blocks = 1024 / LANES;  // whose gradients stay in the cache
         for (long i = 0; i < GATES * blocks; i += most_blocks)
-            for (long first = rows.begin; first < rows.end; first += most_rows)
+            for (long row = rows.begin; row < rows.end; row += most_rows)
                 for (long panel = 0; panel < W_panels; panel++) {
-                    const long left = rows.end - first, column = panel * PANEL * LANES, behind = GATES * blocks - i;
-                    const Strides s = along_gates(inputs, behind < most_blocks ? behind : most_blocks,
-                                                  P::NARROW ? din_scales + first : nullptr);
-                    float* to = l.dx + first * D + column;
-                    multiply_panel<P>(reinterpret_cast<const Left*>(din + (i * inputs + first) * LANES), s,
+                    const long left = rows.end - row, column = panel * PANEL * LANES, behind = GATES * blocks - i;
+                    const Strides s = along_gates(g.apart, behind < most_blocks ? behind : most_blocks,
+                                                  P::NARROW ? g.scales + row : nullptr);
+                    float* to = l.dx + (first + row) * D + column;
+                    multiply_panel<P>(reinterpret_cast<const Left*>(g.at + (i * g.apart + row) * LANES), s,
                                       W + panel * panel_size<P>(depth, PANEL) + panel_size<P>(i * LANES, PANEL), PANEL,
                                       D - column, {to, D}, left < most_rows ? left : most_rows, {i ? to : nullptr, D});
                 }
     }
 
-    // The gradient of a weight matrix, from gradients and packed activations; `scale` is that of both.
-    void weight_gradient(const typename G::Left* across, const int* gates, long rows, const typename G::Right* right,
-                         long columns, float* to, float scale, Range mine) const {
+    // Steps of a product for weights from one block of its gradients to the next.
+    static long steps_apart(const Gradients& g, long rows) { return G::DEPTH == 1 ? g.apart : (rows + 1) / 2; }
+
+    // The gradient of a weight matrix, from gradients and packed activations; `scale` is that of both. `more`: it is
+    // added to what is there.
+    void weight_gradient(const typename G::Left* across, long apart, const int* gates, long rows,
+                         const typename G::Right* right, long columns, float* to, float scale, bool more,
+                         Range mine) const {
         const long steps = (rows + G::DEPTH - 1) / G::DEPTH;
         float scales[WEIGHTS_ROWS];
         for (float& each : scales) each = scale;
@@ -363,16 +401,52 @@ struct Backward : Window<Cell, P> {
                             const int left = Base::valid(i % blocks) - lane;
                             const long row = gates[i / blocks] * H + i % blocks * LANES + lane;
                             float* c = to + row * columns + column;
-                            multiply_panel<G>(across + (i * steps + k) * LANES + lane, s, b, vectors, columns - column,
+                            multiply_panel<G>(across + (i * apart + k) * LANES + lane, s, b, vectors, columns - column,
                                               {c, columns}, left < WEIGHTS_ROWS ? left : WEIGHTS_ROWS,
-                                              {k ? c : nullptr, columns});
+                                              {k || more ? c : nullptr, columns});
                         }
                 }
         }
     }
 
+    // What the products for W read beside the gradients; for rows of x from `first`. Returns the scale of both.
+    float arrange_inputs(const Gradients& g, long first, long rows, int thread, int threads) const {
+        if (!l.dW) return 1.0f;
+        pack_activations(l.x + first * D, D, rows, D, x, P::NARROW ? x_inverses + first : nullptr, thread, threads);
+        if (G::DEPTH == 1 || !has_own_rows()) return 1.0f;
+        const float* scales = P::NARROW ? x_scales + first : nullptr;
+        return pair_rows(g, scales, rows, din_across, share(GATES * blocks, thread, threads));
+    }
+
+    void multiply_inputs(const Gradients& g, long first, long rows, float scale, bool more, int thread,
+                         int threads) const {
+        if (l.dx) input_gradient(g, first, share(rows, thread, threads));
+        if (l.dW)
+            weight_gradient(din_across, steps_apart(g, rows), Cell::W_GATE, rows, x, D, l.dW, scale, more,
+                            share(GATES * blocks, thread, threads));
+    }
+
+    // Likewise for U.
+    float arrange_states(const Gradients& g, Range steps, int thread, int threads) const {
+        const long rows = steps.size() * B;
+        if (l.dU)
+            pack_activations(Base::read_at(steps.begin, 0), Base::read_row, rows, H, reads, nullptr, thread, threads);
+        if (G::DEPTH == 1 || (has_own_rows() && !l.dU)) return 1.0f;
+        const Range slots = has_own_rows() ? Range{Cell::RECURRENT * blocks, (Cell::RECURRENT + GATES) * blocks}
+                                           : Range{0, GRADIENTS * blocks};
+        const Range some = share(slots.size(), thread, threads);
+        return pair_rows(g, nullptr, rows, d_across, {slots.begin + some.begin, slots.begin + some.end});
+    }
+
+    void multiply_states(const Gradients& g, Range steps, float scale, int thread, int threads) const {
+        if (!l.dU) return;
+        const long rows = steps.size() * B, apart = steps_apart(g, rows);
+        weight_gradient(d_across + Cell::RECURRENT * blocks * apart * LANES, apart, Cell::U_GATE, rows, reads, H, l.dU,
+                        scale, steps.end < T, share(GATES * blocks, thread, threads));
+    }
+
     void finish_U(Range mine) const {
-        if (!l.U_mask) return;
+        if (!l.dU || !l.U_mask) return;
         for (long i = mine.begin; i < mine.end; i++)
             for (int lane = 0; lane < Base::valid(i % blocks); lane++) {
                 const long row = (Cell::U_GATE[i / blocks] * H + i % blocks * LANES + lane) * H;
@@ -391,55 +465,51 @@ struct Backward : Window<Cell, P> {
     }
 
     void run(int thread, int threads) {
-        const Grid grid = Grid::of(threads, B, U_panels, U_panels * panel_size<P>(depth, PANEL) * (long)sizeof(Right));
+        const Grid grid = Grid::of(threads, Cell::PRODUCT ? B : 0, U_panels,
+                                   U_panels * panel_size<P>(depth, PANEL) * (long)sizeof(Right));
         const int row_group = thread / grid.unit_groups, unit_group = thread % grid.unit_groups;
         const Range rows = share(B, row_group, grid.row_groups), mine = share(U_panels, unit_group, grid.unit_groups);
+        const Range gate_rows = share(GATES * blocks, thread, threads), mine_blocks = blocks_of(mine);
+        const bool tokens = l.ids && (l.dx || l.dW);
         float* my_sums = sums + row_group * blocks * VECTORS * LANES;
 
         pack_weights(thread, threads);
         Base::pack_vectors(vectors, share(blocks, thread, threads));
-        note_given(share(T * B, thread, threads));
-        const Range mine_blocks = blocks_of(mine);
         for (long block = mine_blocks.begin; block < mine_blocks.end; block++)
             memset(my_sums + block * VECTORS * LANES, 0, VECTORS * LANES * sizeof(float));
-        if (P::NARROW && l.dW) {
-            scale_inputs(share(inputs, thread, threads));
-            wait(all, threads);
-        }
-        if (l.dW) pack_activations(l.x, D, inputs, D, x, x_inverses, thread, threads);
-        if (l.dU) pack_activations(Base::read, Base::read_row, T * B, H, reads, nullptr, thread, threads);
+        if (tokens) clear_table(gate_rows), scale_inputs(0, share(inputs, thread, threads));
+        Range steps{(T - 1) / at_once * at_once, T};
+        if (!l.ids) scale_inputs(steps.begin * B, share(steps.size() * B, thread, threads));
         wait(all, threads);
         const auto sync = [&] { wait(groups[row_group], grid.unit_groups); };
-        for (long t = T - 1; t >= 0; t--)
-            Cell::Steps::backward(*this, t, rows, mine, my_sums, unit_group, grid.unit_groups, sync);
-        if (l.dhidden0 || l.dcarried0)
-            for (long panel = mine.begin; panel < mine.end; panel++) before_the_window(panel, rows);
-        wait(all, threads);
-        if (l.ids && (l.dx || l.dW)) add_tokens(share(GATES * blocks, thread, threads));
-        if (l.dvectors) add_sums(grid.row_groups, share(blocks, thread, threads));
-        float U_scale = 1, W_scale = 1;
-        if constexpr (G::DEPTH == 2) {
+        for (; steps.end > 0; steps = {steps.begin - at_once, steps.begin}) {
+            for (long t = steps.end - 1; t >= steps.begin; t--)
+                Cell::Steps::backward(*this, t, rows, mine, my_sums, unit_group, grid.unit_groups, sync);
+            if (steps.begin == 0 && (l.dhidden0 || l.dcarried0))
+                for (long panel = mine.begin; panel < mine.end; panel++) before_the_window(panel, rows);
             wait(all, threads);
-            const Range slots = has_own_rows() ? Range{Cell::RECURRENT * blocks, (Cell::RECURRENT + GATES) * blocks}
-                                               : Range{0, GRADIENTS * blocks};
-            const Range some = share(slots.size(), thread, threads);
-            if (l.dU || !has_own_rows())
-                U_scale = pair_rows(d, d_scales, nullptr, T * B, d_across,
-                                    {slots.begin + some.begin, slots.begin + some.end});
-            if (l.dW && has_own_rows())
-                W_scale =
-                    pair_rows(din, din_scales, x_scales, inputs, din_across, share(GATES * blocks, thread, threads));
+            const Gradients g = of_steps(steps.begin);
+            const long first = steps.begin * B, count = steps.size() * B;
+            const float U_scale = arrange_states(g, steps, thread, threads);
+            const float W_scale = l.ids ? 1.0f : arrange_inputs(g, first, count, thread, threads);
+            if (tokens) add_to_table(steps, gate_rows);
+            wait(all, threads);
+            multiply_states(g, steps, U_scale, thread, threads);
+            if (!l.ids) multiply_inputs(g, first, count, W_scale, steps.end < T, thread, threads);
+            if (steps.begin == 0) break;
+            if (Cell::PRODUCT) hand_on(gate_rows);
+            if (!l.ids) scale_inputs(first - at_once * B, share(at_once * B, thread, threads));
+            wait(all, threads);
         }
-        wait(all, threads);
-        const Range gate_rows = share(GATES * blocks, thread, threads);
-        if (l.dx) input_gradient(share(inputs, thread, threads));
-        if (l.dW) weight_gradient(din_across, Cell::W_GATE, inputs, x, D, l.dW, W_scale, gate_rows);
-        if (l.dU) {
-            const long steps = (T * B + G::DEPTH - 1) / G::DEPTH;
-            weight_gradient(d_across + Cell::RECURRENT * blocks * steps * LANES, Cell::U_GATE, T * B, reads, H, l.dU,
-                            U_scale, gate_rows);
-            finish_U(gate_rows);
+        finish_U(gate_rows);
+        if (tokens) {
+            put_table(gate_rows);
+            wait(all, threads);
+            const float scale = arrange_inputs(of_tokens(), 0, inputs, thread, threads);
+            wait(all, threads);
+            multiply_inputs(of_tokens(), 0, inputs, scale, false, thread, threads);
         }
+        if (l.dvectors) add_sums(grid.row_groups, share(blocks, thread, threads));
     }
 
     static void call(const Layer& layer) {

@@ -209,24 +209,20 @@ struct Forward : Window<Cell, P> {
         }
     }
 
+    // What a step puts out, and what it hands on beside it; the last step's are what the window leaves.
     void put_output(long block, long t, long b, Vec y) const {
         store_part(l.y + (t * B + b) * H + block * LANES, y, Base::valid(block));
+        if (t + 1 == T && l.hidden) store_part(l.hidden + b * H + block * LANES, y, Base::valid(block));
         if (Cell::PRODUCT && t + 1 < T) Base::put_read(block, t + 1, b, y);
     }
 
-    void last_states(long block, Range rows) const {
-        if (!l.hidden) return;
-        for (long b = rows.begin; b < rows.end; b++) {
-            const long at = b * H + block * LANES;
-            memcpy(l.hidden + at, l.y + (T - 1) * B * H + at, Base::valid(block) * sizeof(float));
-            if (!Cell::CARRIES_HIDDEN)
-                store_part(l.carried + at, load(Base::saved_at(block, T - 1, b) + Cell::CARRIED * LANES),
-                           Base::valid(block));
-        }
+    void put_carried(long block, long t, long b, Vec c) const {
+        store(Base::saved_at(block, t, b) + Cell::CARRIED * LANES, c);
+        if (t + 1 == T && l.carried) store_part(l.carried + b * H + block * LANES, c, Base::valid(block));
     }
 
     void run(int thread, int threads) {
-        const Grid grid = Grid::of(threads, B, panels, panels * U_panel * (long)sizeof(Right));
+        const Grid grid = Grid::of(threads, Cell::PRODUCT ? B : 0, panels, panels * U_panel * (long)sizeof(Right));
         const int row_group = thread / grid.unit_groups, unit_group = thread % grid.unit_groups;
         const Range rows = share(B, row_group, grid.row_groups), mine = share(panels, unit_group, grid.unit_groups);
 
@@ -242,8 +238,6 @@ struct Forward : Window<Cell, P> {
                 project_ahead(t, t + chunk < T ? t + chunk : T, rows, mine);
             Cell::Steps::forward(*this, t, rows, mine, sync);
         }
-        const Range mine_blocks = blocks_of(mine);
-        for (long block = mine_blocks.begin; block < mine_blocks.end; block++) last_states(block, rows);
     }
 
     void start(void (*work)(void*, int, int)) {

@@ -28,7 +28,7 @@ struct Moments {
 struct Rowwise {
     static constexpr int MOST_GATES = 4;
     static constexpr int HELD = 2 * MOST_GATES;
-    static constexpr int ROW_SUMS = 6 * LANES;
+    static constexpr int ROW_SUMS = 7 * LANES;  // the last: what this thread makes of the first two
 
     // Two passes: the variance is a sum of squares of what is left after the mean, not a difference of large numbers.
     template <class Window>
@@ -64,6 +64,11 @@ struct Rowwise {
         for (int j = 0; j < Cell::VECTORS; j++) v[j] = load(from + (block * Cell::VECTORS + j) * LANES);
     }
 
+    template <class Cell>
+    static INLINE void put_vectors(float* to, long block, const Vec* v) {
+        for (int j = 0; j < Cell::VECTORS; j++) store(to + (block * Cell::VECTORS + j) * LANES, v[j]);
+    }
+
     template <class Cell, class P, class Sync>
     static void forward(const Forward<Cell, P>& pass, long t, Range rows, Range panels, Sync sync) {
         typedef Normal<Cell, Forward<Cell, P>> Normals;
@@ -80,7 +85,7 @@ struct Rowwise {
                 const Normals n(pass, block, t, b, of_x, of_a);
                 vectors_of<Cell>(pass.vectors, block, v);
                 const Vec c = Cell::carried(n.x, n.a, v, pass.before(block, t, b));
-                store(pass.saved_at(block, t, b) + Cell::CARRIED * LANES, c);
+                pass.put_carried(block, t, b, c);
                 if (!Cell::NORMALISES_CARRIED) pass.put_output(block, t, b, c);
             }
             if (writes) memcpy(pass.statistics_at(t, b), &of_x, sizeof of_x);
@@ -130,20 +135,18 @@ struct Rowwise {
         for (long b = rows.begin; b < rows.end; b++) memset(row_sum(unit_group, b, 0), 0, ROW_SUMS * sizeof(float));
         pass.scale_rows(t, rows, unit_group, unit_groups);
 
-        // From the gradient of what is carried to those of the gates' sums, x and a each.
-        const auto gates = [&](long block, long b, Vec dc, const Vec* from_output) {
+        // From the gradient of what is carried to those of the gates' sums, x and a each; `s` are sums of a block.
+        const auto gates = [&](long block, long b, const Vec* v, Vec dc, const Vec* from_output, Vec* s) {
             const Normals n(pass, block, t, b, of(b, 0), of(b, 1));
-            Vec v[Cell::VECTORS], dx[GATES], da[GATES], carry;
-            vectors_of<Cell>(pass.vectors, block, v);
+            Vec dx[GATES], da[GATES], carry;
             Cell::through_gates(n.x, n.a, v, pass.before(block, t, b), dc, from_output, carry, dx, da);
             store(pass.carry + (block * pass.B + b) * LANES, carry);
-            float* s = sums + block * Cell::VECTORS * LANES;
             Vec x_sum{}, x_product{}, a_sum{}, a_product{};
             for (int j = 0; j < GATES; j++) {
-                add(s + (Cell::SHIFT + j) * LANES, dx[j]);
-                add(s + (Cell::GAIN_X + j) * LANES, dx[j] * n.x[j]);
-                add(s + (Cell::GAIN_A + j) * LANES, da[j] * n.a[j]);
-                if (j == Cell::SHIFTED_A) add(s + Cell::SHIFT_A * LANES, da[j]);
+                s[Cell::SHIFT + j] += dx[j];
+                s[Cell::GAIN_X + j] += dx[j] * n.x[j];
+                s[Cell::GAIN_A + j] += da[j] * n.a[j];
+                if (j == Cell::SHIFTED_A) s[Cell::SHIFT_A] += da[j];
                 dx[j] *= v[Cell::GAIN_X + j];
                 da[j] *= v[Cell::GAIN_A + j];
                 store(held(block, b, j), dx[j]);
@@ -160,38 +163,49 @@ struct Rowwise {
         for (long i = 0; i < mine.size(); i++)
             pass.arrivals(
                 mine.back_and_forth(i, t), t, rows, [&](long block, long first, int count, const float* arriving) {
+                    Vec v[Cell::VECTORS], s[Cell::VECTORS];
+                    vectors_of<Cell>(pass.vectors, block, v);
+                    vectors_of<Cell>(sums, block, s);
                     for (long b = first; b < first + count; b++, arriving += APART) {
                         const Vec dh = load(arriving) + pass.given(block, t, b);
                         if constexpr (Cell::NORMALISES_CARRIED) {
                             const Normals n(pass, block, t, b, of(b, 0), of(b, 1));
-                            Vec v[Cell::VECTORS], d_gate, d_shifted;
-                            vectors_of<Cell>(pass.vectors, block, v);
+                            Vec d_gate, d_shifted;
                             const Vec c = of(b, 2).normal(load(pass.saved_at(block, t, b) + Cell::CARRIED * LANES));
                             Cell::through_output(n.x, n.a, v, c, dh, d_gate, d_shifted);
-                            add(sums + (block * Cell::VECTORS + Cell::GAIN_C) * LANES, d_shifted * c);
-                            add(sums + (block * Cell::VECTORS + Cell::SHIFT_C) * LANES, d_shifted);
+                            s[Cell::GAIN_C] += d_shifted * c;
+                            s[Cell::SHIFT_C] += d_shifted;
                             const Vec d_normal = d_shifted * v[Cell::GAIN_C];
                             add(row_sum(unit_group, b, 0), d_normal);
                             add(row_sum(unit_group, b, 1), d_normal * c);
                             store(held(block, b, 0), d_gate);
                             store(held(block, b, 1), d_normal);
                         } else {
-                            gates(block, b, dh + pass.carried(block, t, b), nullptr);
+                            gates(block, b, v, dh + pass.carried(block, t, b), nullptr, s);
                         }
                     }
+                    put_vectors<Cell>(sums, block, s);
                 });
         sync();
         const Range blocks = pass.blocks_of(mine);
         if constexpr (Cell::NORMALISES_CARRIED) {
             for (long b = rows.begin; b < rows.end; b++) {
-                const float mean_gradient = mean(b, 0, pass.H), mean_product = mean(b, 1, pass.H);
-                const Moments of_c = of(b, 2);
-                for (long block = blocks.begin; block < blocks.end; block++) {
+                const float means[] = {mean(b, 0, pass.H), mean(b, 1, pass.H)};
+                memcpy(row_sum(unit_group, b, 6), means, sizeof means);
+            }
+            for (long block = blocks.begin; block < blocks.end; block++) {
+                Vec v[Cell::VECTORS], s[Cell::VECTORS];
+                vectors_of<Cell>(pass.vectors, block, v);
+                vectors_of<Cell>(sums, block, s);
+                for (long b = rows.begin; b < rows.end; b++) {
+                    const Moments of_c = of(b, 2);
                     const Vec c = of_c.normal(load(pass.saved_at(block, t, b) + Cell::CARRIED * LANES));
                     const Vec d_gate = load(held(block, b, 0));
-                    const Vec back = of_c.back(load(held(block, b, 1)), c, mean_gradient, mean_product);
-                    gates(block, b, first_lanes(back, pass.valid(block)) + pass.carried(block, t, b), &d_gate);
+                    const float* means = row_sum(unit_group, b, 6);
+                    const Vec back = of_c.back(load(held(block, b, 1)), c, means[0], means[1]);
+                    gates(block, b, v, first_lanes(back, pass.valid(block)) + pass.carried(block, t, b), &d_gate, s);
                 }
+                put_vectors<Cell>(sums, block, s);
             }
             sync();
         }

@@ -21,7 +21,8 @@ struct Unitwise {
                     for (int j = 0; j < Cell::SLOTS; j++) s[j] = load(at + j * LANES);
                     const Vec y = Cell::forward(s, pass.before(block, t, b));
                     for (int j = 0; j < Cell::SLOTS; j++)
-                        if (pass.l.saved || j == Cell::CARRIED) store(at + j * LANES, s[j]);
+                        if (pass.l.saved && j != Cell::CARRIED) store(at + j * LANES, s[j]);
+                    pass.put_carried(block, t, b, s[Cell::CARRIED]);
                     pass.put_output(block, t, b, y);
                 }
         });

@@ -57,7 +57,7 @@ class Arena {
 
 // Threads stand in a grid: groups that share the rows of the batch, and in each those that share the units. Groups
 // never wait for one another. Sharing units costs a barrier a step, but each thread has only its part of the weights
-// to read.
+// to read. A cell without a product with the state has no such barrier: `rows` is 0.
 struct Grid {
     int row_groups, unit_groups;
 
