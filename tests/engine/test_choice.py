@@ -40,6 +40,18 @@ def test_without_a_word_the_best_level_runs():
     assert done.stdout == f"{best}\n", done.stderr
 
 
+def test_a_script_ends_in_silence():
+    """Its last graph is still alive then, and holds the kernel."""
+    script = """
+import torch
+from throughtime import cells
+loss = cells.create("gru", 5, 6)(torch.randn(4, 3, 5))[0].sum()
+loss.backward()
+"""
+    done = run("-c", script, wanted="")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize("command", [["doctor"], ["train", "builtin", "--steps", "1"]], ids=["doctor", "train"])
 def test_a_level_that_is_not_there_is_one_line(command, tmp_path):
     out = ["--out", str(tmp_path / "run")] if "train" in command else []

@@ -182,6 +182,8 @@ const Recurrence& recurrence(const std::string& level, const std::string& cell, 
 }  // namespace
 
 NB_MODULE(_native, m) {
+    // A script's last loss is mostly alive when Python goes, and with it the kernels of its graph: no mistake to report.
+    nb::set_leak_warnings(false);
     load_numpy();
     bind_network(m);
     m.def("levels", [] {
