@@ -114,24 +114,13 @@ struct Backward : Window<Cell, P> {
     }
 
     void pack_weights(int thread, int threads) const {
-        const Range u = share(Cell::PRODUCT ? U_panels : 0, thread, threads),
-                    w = share(l.dx ? W_panels : 0, thread, threads);
-        for (long panel = u.begin; panel < u.end; panel++) {
-            const long first = panel * PANEL * LANES;
-            const auto at = [&](const float* row) { return row ? row + first : nullptr; };
-            pack_rows<P>([&](long k) { return at(row_of(l.U, Cell::U_GATE, H, k)); },
-                         [&](long k) { return at(row_of(l.U_mask, Cell::U_GATE, H, k)); }, depth, PANEL, H - first,
-                         U + panel * panel_size<P>(depth, PANEL));
-        }
-        for (long panel = w.begin; panel < w.end; panel++) {
-            const long first = panel * PANEL * LANES;
-            pack_rows<P>(
-                [&](long k) {
-                    const float* row = row_of(l.W, Cell::W_GATE, D, k);
-                    return row ? row + first : nullptr;
-                },
-                unscaled, depth, PANEL, D - first, W + panel * panel_size<P>(depth, PANEL));
-        }
+        if (Cell::PRODUCT)
+            pack_rows<P>([&](long k) { return row_of(l.U, Cell::U_GATE, H, k); },
+                         [&](long k) { return row_of(l.U_mask, Cell::U_GATE, H, k); }, depth, PANEL,
+                         share(U_panels, thread, threads), H, false, U);
+        if (l.dx)
+            pack_rows<P>([&](long k) { return row_of(l.W, Cell::W_GATE, D, k); }, unscaled, depth, PANEL,
+                         share(W_panels, thread, threads), D, false, W);
     }
 
     static long panels_of(long columns) { return (columns + WEIGHTS_PANEL * LANES - 1) / (WEIGHTS_PANEL * LANES); }
@@ -146,17 +135,15 @@ struct Backward : Window<Cell, P> {
     void pack_activations(const S* from, long row, long rows, long columns, typename G::Right* to, const float* times,
                           int thread, int threads) const {
         const Range mine = share(panels_of(columns), thread, threads);
-        for (long panel = mine.begin; panel < mine.end; panel++) {
-            const long first = panel * WEIGHTS_PANEL * LANES;
-            const int vectors = vectors_of(panel, columns);
-            typename G::Right* at = to + panel * panel_size<G>(rows, WEIGHTS_PANEL);
-            pack_rows<G>([&](long k) { return from + k * row + first; }, unscaled, rows, vectors, columns - first, at,
-                         times);
-            // Float32 products of bf16 numbers: x comes as it was given, and the forward pass has rounded it.
-            if constexpr (G::DEPTH < P::DEPTH)
-                for (long i = 0; i < panel_size<G>(rows, vectors); i += LANES)
+        pack_rows<G>([&](long k) { return from + k * row; }, unscaled, rows, WEIGHTS_PANEL, mine, columns, true, to,
+                     times);
+        // Float32 products of bf16 numbers: x comes as it was given, and the forward pass has rounded it.
+        if constexpr (G::DEPTH < P::DEPTH)
+            for (long panel = mine.begin; panel < mine.end; panel++) {
+                float* at = to + panel * panel_size<G>(rows, WEIGHTS_PANEL);
+                for (long i = 0; i < panel_size<G>(rows, vectors_of(panel, columns)); i += LANES)
                     store(at + i, round_to_bf16(load(at + i)));
-        }
+            }
     }
 
     // Rows of gradients by gates and blocks of units, which lie `apart` rows from one another.
@@ -465,8 +452,7 @@ struct Backward : Window<Cell, P> {
     }
 
     void run(int thread, int threads) {
-        const Grid grid = Grid::of(threads, Cell::PRODUCT ? B : 0, U_panels,
-                                   U_panels * panel_size<P>(depth, PANEL) * (long)sizeof(Right));
+        const Grid grid = Base::grid(threads, U_panels, panel_size<P>(depth, PANEL));
         const int row_group = thread / grid.unit_groups, unit_group = thread % grid.unit_groups;
         const Range rows = share(B, row_group, grid.row_groups), mine = share(U_panels, unit_group, grid.unit_groups);
         const Range gate_rows = share(GATES * blocks, thread, threads), mine_blocks = blocks_of(mine);

@@ -222,7 +222,7 @@ struct Forward : Window<Cell, P> {
     }
 
     void run(int thread, int threads) {
-        const Grid grid = Grid::of(threads, Cell::PRODUCT ? B : 0, panels, panels * U_panel * (long)sizeof(Right));
+        const Grid grid = Base::grid(threads, panels, U_panel);
         const int row_group = thread / grid.unit_groups, unit_group = thread % grid.unit_groups;
         const Range rows = share(B, row_group, grid.row_groups), mine = share(panels, unit_group, grid.unit_groups);
 

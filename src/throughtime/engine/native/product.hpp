@@ -8,6 +8,16 @@
 
 namespace throughtime::LEVEL {
 
+struct Range {
+    long begin, end;
+    long size() const { return end - begin; }
+    // The i-th, upwards at one step and downwards at the next: weights used last are still in the cache, if not all
+    // fit.
+    long back_and_forth(long i, long t) const { return t & 1 ? end - 1 - i : begin + i; }
+};
+
+INLINE Range share(long count, int part, int parts) { return {count * part / parts, count * (part + 1) / parts}; }
+
 // Where A's elements lie: k runs through `segments` stretches of `length` elements each.
 struct Strides {
     long row, k, segment;
@@ -478,48 +488,72 @@ constexpr long panel_size(long depth, int vectors) {
     return ((depth + P::DEPTH - 1) / P::DEPTH + P::TAIL) * vectors * LANES;
 }
 
-// A panel whose row k is the first `columns` entries at row_of(k): for B that lies as [k][n]. A null row is zero.
-// `scale_of(k)`, where it is not null, is multiplied in, and so is times[k].
+// Some of the panels of a matrix whose row k is at row_of(k): for B that lies as [k][n]. A null row is zero. Every panel
+// has `vectors` vectors of the columns; the last one has zeros behind them, or, if it is `narrow`, is no wider than it must
+// be. `scale_of(k)`, where it is not null, is multiplied in, and so is times[k]. A stretch of rows goes to all panels
+// before the next one: memory is read row by row, and written a stretch at a time.
 template <class P, class RowOf, class ScaleOf>
-void pack_rows(RowOf row_of, ScaleOf scale_of, long depth, int vectors, long columns, typename P::Right* panel,
-               const float* times = nullptr) {
-    const auto part = [&](long k, int j) {
-        const auto* row = k < depth ? row_of(k) : nullptr;
-        const long left = columns - j * LANES;
+void pack_rows(RowOf row_of, ScaleOf scale_of, long depth, int vectors, Range panels, long columns, bool narrow,
+               typename P::Right* to, const float* times = nullptr) {
+    constexpr int AT_ONCE = 16;
+    const long apart = panel_size<P>(depth, vectors), wide = vectors * LANES;
+    decltype(row_of(0)) rows[AT_ONCE];
+    const float* scales[AT_ONCE];
+    const auto part = [&](long k, long column) {
+        const int i = (int)(k % AT_ONCE);
+        const long left = columns - column;
+        if (k >= depth || !rows[i] || left <= 0) return Vec{};
         const int count = left > LANES ? LANES : (int)left;
-        if (!row || count <= 0) return Vec{};
-        const float* scale = scale_of(k);
-        Vec v = as_floats(row + j * LANES, count);
+        Vec v = as_floats(rows[i] + column, count);
         if (times) v *= times[k];
-        return scale ? v * load_part(scale + j * LANES, count) : v;
+        return scales[i] ? v * load_part(scales[i] + column, count) : v;
     };
-    for (long k = 0; k < depth; k += P::DEPTH)
-        for (int j = 0; j < vectors; j++, panel += LANES)
-            put_step(P(), panel, part(k, j), P::DEPTH == 2 ? part(k + 1, j) : Vec{});
+    for (long first = 0; first < depth; first += AT_ONCE) {
+        const long last = first + AT_ONCE < depth ? first + AT_ONCE : depth;
+        for (long k = first; k < last; k++) {
+            rows[k % AT_ONCE] = row_of(k);
+            scales[k % AT_ONCE] = scale_of(k);
+        }
+        for (long panel = panels.begin; panel < panels.end; panel++) {
+            const long begin = panel * wide, end = narrow && begin + wide > columns ? columns : begin + wide;
+            typename P::Right* at = to + panel * apart + panel_size<P>(first, (int)((end - begin + LANES - 1) / LANES));
+            for (long k = first; k < last; k += P::DEPTH)
+                for (long column = begin; column < end; column += LANES, at += LANES)
+                    put_step(P(), at, part(k, column), P::DEPTH == 2 ? part(k + 1, column) : Vec{});
+        }
+    }
 }
 
 INLINE const float* unscaled(long) { return nullptr; }
 
 // A panel whose column n is the row at row_of(n): for B that lies as [n][k], as weights do. A null row is zero, and so is
-// what lies behind `depth`, up to `filled`. `scale_of(n)`, where it is not null, is multiplied in.
+// what lies behind `depth`, up to `filled`. `scale_of(n)`, where it is not null, is multiplied in. Sixteen rows at a time,
+// and a panel's vectors apart, are more than the processor fetches ahead by itself.
 template <class P, class RowOf, class ScaleOf>
 void pack_columns(RowOf row_of, ScaleOf scale_of, long depth, long filled, int vectors, typename P::Right* panel) {
-    for (int j = 0; j < vectors; j++)
+    const long apart = vectors * LANES, ahead = 4 * LANES;
+    for (int j = 0; j < vectors; j++) {
+        const float *rows[LANES], *scales[LANES];
+        for (int lane = 0; lane < LANES; lane++) {
+            rows[lane] = row_of(j * LANES + lane);
+            scales[lane] = scale_of(j * LANES + lane);
+        }
         for (long k0 = 0; k0 < depth; k0 += LANES) {
             const int count = depth - k0 < LANES ? (int)(depth - k0) : LANES;
+            typename P::Right* to = panel + k0 / P::DEPTH * apart + j * LANES;
             Vec square[LANES];
 #pragma GCC unroll 16
             for (int lane = 0; lane < LANES; lane++) {
-                const float* row = row_of(j * LANES + lane);
-                const float* scale = scale_of(j * LANES + lane);
-                square[lane] = row ? load_part(row + k0, count) : Vec{};
-                if (row && scale) square[lane] *= load_part(scale + k0, count);
+                square[lane] = rows[lane] ? load_part(rows[lane] + k0, count) : Vec{};
+                if (scales[lane]) square[lane] *= load_part(scales[lane] + k0, count);
+                if (rows[lane]) __builtin_prefetch(rows[lane] + k0 + ahead);
             }
+            for (int k = 0; k < LANES / P::DEPTH; k++) __builtin_prefetch(to + (ahead / P::DEPTH + k) * apart, 1);
             transpose(square);
-            for (int k = 0; k < count; k += P::DEPTH)
-                put_step(P(), panel + ((k0 + k) / P::DEPTH * vectors + j) * LANES, square[k],
-                         P::DEPTH == 2 ? square[k + 1] : Vec{});
+            for (int k = 0; k < count; k += P::DEPTH, to += apart)
+                put_step(P(), to, square[k], P::DEPTH == 2 ? square[k + 1] : Vec{});
         }
+    }
     const long packed = panel_size<P>(depth, vectors);
     memset(panel + packed, 0, (panel_size<P>(filled, vectors) - packed) * sizeof(typename P::Right));
 }

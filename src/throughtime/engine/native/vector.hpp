@@ -131,6 +131,7 @@ INLINE Vec reciprocal(Vec x) {
 // 2^n exp-style parts of x in [-88, 88]: n = round(x / log 2), and m = expm1(x - n log 2).
 struct Exponential {
     Vec power, minus_one;
+    INLINE Vec whole() const { return power + power * minus_one; }
 };
 
 INLINE Exponential exponential(Vec x) {
@@ -149,15 +150,9 @@ INLINE Exponential exponential(Vec x) {
 }
 
 // The bounds are such that e^x is a number, 0 at the lower one, as is 1 / e^x at the upper: a gate can close.
-INLINE Vec exp(Vec x) {
-    Exponential e = exponential(clamp(x, -88.0f, 88.0f));
-    return e.power + e.power * e.minus_one;
-}
+INLINE Vec exp(Vec x) { return exponential(clamp(x, -88.0f, 88.0f)).whole(); }
 
-INLINE Vec sigmoid(Vec x) {
-    const Exponential e = exponential(-clamp(x, -88.0f, 88.0f));
-    return reciprocal(1.0f + (e.power + e.power * e.minus_one));
-}
+INLINE Vec sigmoid(Vec x) { return reciprocal(1.0f + exponential(-clamp(x, -88.0f, 88.0f)).whole()); }
 
 // tanh x = E / (E + 2) with E = expm1(2 x): no cancellation near 0.
 INLINE Vec tanh(Vec x) {

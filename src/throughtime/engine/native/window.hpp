@@ -29,16 +29,6 @@ constexpr long LINE = 64, PAGE = 4096;
 constexpr long CHUNK_BYTES = 512 << 10, CACHE_BYTES = 1 << 20;
 constexpr int MOST_THREADS = 64;
 
-struct Range {
-    long begin, end;
-    long size() const { return end - begin; }
-    // The i-th, upwards at one step and downwards at the next: weights used last are still in the cache, if not all
-    // fit.
-    long back_and_forth(long i, long t) const { return t & 1 ? end - 1 - i : begin + i; }
-};
-
-INLINE Range share(long count, int part, int parts) { return {count * part / parts, count * (part + 1) / parts}; }
-
 // Memory handed out in a row. The first pass only counts.
 class Arena {
     uintptr_t base;
@@ -57,7 +47,7 @@ class Arena {
 
 // Threads stand in a grid: groups that share the rows of the batch, and in each those that share the units. Groups
 // never wait for one another. Sharing units costs a barrier a step, but each thread has only its part of the weights
-// to read. A cell without a product with the state has no such barrier: `rows` is 0.
+// to read.
 struct Grid {
     int row_groups, unit_groups;
 
@@ -100,6 +90,13 @@ struct Window {
         const Window w(layer);
         return {(w.blocks * SLOTS * LANES + Cell::STATISTICS) * w.T * w.B * sizeof(float),
                 Cell::PRODUCT ? w.T * w.B * w.read_row * sizeof(Operand) : 0};
+    }
+
+    // Without a product with the state units have no barrier to share, so they are shared where panels are many enough
+    // that nobody waits long for the last one.
+    Grid grid(int threads, long panels, long panel_size) const {
+        const bool freely = !Cell::PRODUCT && panels >= 4 * threads;
+        return Grid::of(threads, freely ? 0 : B, panels, panels * panel_size * (long)sizeof(Right));
     }
 
     // The blocks of panels of PANEL blocks each: the last one can have fewer.
