@@ -475,7 +475,7 @@ INLINE void put_step(Float32, float* to, Vec first, Vec) { store(to, first); }
 
 template <class P>
 INLINE void put_step(P, uint32_t* to, Vec first, Vec second) {
-    Bits pair = ((rounded_bits(first) >> 16) & 0xffff) | (rounded_bits(second) & (int32_t)0xffff0000);
+    const Bits pair = paired_bf16(first, second);
     memcpy(to, &pair, sizeof pair);
 }
 

@@ -83,8 +83,24 @@ INLINE Bits rounded_bits(Vec v) {
 INLINE Vec round_to_bf16(Vec v) { return (Vec)(rounded_bits(v) & (int32_t)0xffff0000); }
 
 INLINE void store_bf16(uint16_t* to, Vec v) {
-    Half half = __builtin_convertvector((Bits)((rounded_bits(v) >> 16) & 0xffff), Half);
+#if defined(__AVX512BF16__)
+    const __m256bh half = _mm512_cvtneps_pbh((__m512)v);
+#else
+    const Half half = __builtin_convertvector((Bits)((rounded_bits(v) >> 16) & 0xffff), Half);
+#endif
     memcpy(to, &half, sizeof half);
+}
+
+// Those of two vectors in pairs, lane by lane, the first in the lower half.
+INLINE Bits paired_bf16(Vec first, Vec second) {
+#if defined(__AVX512BF16__)
+    typedef int16_t Halves __attribute__((vector_size(LANES * 4)));
+    Halves order;
+    for (int i = 0; i < 2 * LANES; i++) order[i] = i / 2 + (i & 1) * LANES;
+    return (Bits)__builtin_shuffle((Halves)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first), order);
+#else
+    return ((rounded_bits(first) >> 16) & 0xffff) | (rounded_bits(second) & (int32_t)0xffff0000);
+#endif
 }
 
 // Where either is a NaN, the second operand: one instruction, which compilers do not find by themselves.
