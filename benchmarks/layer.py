@@ -133,7 +133,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--precisions", nargs="+", choices=tuple(TYPES), default=tuple(TYPES))
     parser.add_argument("--rounds", type=int, default=7, help="turns of each contender at a point (default: 7)")
     parser.add_argument("--seconds", type=float, default=4.0, help="of work at a point (default: 4), 3 rounds at least")
-    parser.add_argument("--pause", type=float, default=PAUSE, help=f"seconds between turns (default: {PAUSE:g})")
+    parser.add_argument(
+        "--pause",
+        type=float,
+        default=PAUSE,
+        help=f"seconds before a turn, idle and then warming up (default: {PAUSE:g})",
+    )
     parser.add_argument(
         "--patience", type=int, default=2, help="times that disturbed points are tried again (default: 2)"
     )

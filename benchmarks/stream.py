@@ -89,7 +89,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=1000, help="of the text that is written (default: 1000)")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each contender (default: 9)")
     parser.add_argument("--seconds", type=float, default=6.0, help="of work for a comparison (default: 6)")
-    parser.add_argument("--pause", type=float, default=PAUSE, help=f"seconds between turns (default: {PAUSE:g})")
+    parser.add_argument(
+        "--pause",
+        type=float,
+        default=PAUSE,
+        help=f"seconds before a turn, idle and then warming up (default: {PAUSE:g})",
+    )
     parser.add_argument("--out", type=Path, default=PAGES, help="folder of the page")
     parser.add_argument("--quick", action="store_true", help="a small network, few rounds: does it run?")
     options = parser.parse_args()

@@ -24,7 +24,11 @@ PAUSE = 0.05
 """Seconds between two turns. After their work the threads of OpenMP (PyTorch's, and so ours), of XLA and of TensorFlow
 spin for up to some milliseconds before they sleep, and would take the cores from whoever comes next. To forbid them to
 spin (OMP_WAIT_POLICY=passive, GOMP_SPINCOUNT=0) would be another machine than the one users have: between two parallel
-regions of one pass the spinning is what makes them fast. So everybody has the defaults, and time to fall asleep."""
+regions of one pass the spinning is what makes them fast. So everybody has the defaults, and time to fall asleep.
+
+Whoever comes next then works as long without being timed. Threads that have slept while another process had its turn
+may wake up on one core, and the system needs up to 50 ms of their work to part them: with two cores, turns of 40 ms
+came out at half the speed throughout."""
 
 FEWEST_ROUNDS = 3
 
@@ -34,28 +38,39 @@ def take_turns(
 ) -> dict[str, list[float]]:
     """Seconds a pass of each contender, in every round.
 
-    Each does two passes that do not count: the first may compile, the second says how many passes fill a turn.
+    Before that each does some passes that do not count: the first may compile, the last says how many fill a turn.
 
     Args:
         contenders: by name, in the order of their turns.
         rounds: turns of each; FEWEST_ROUNDS suffice where those take longer than `seconds`.
-        seconds: for all turns together, pauses left out.
-        pause: seconds between turns.
+        seconds: for all turns together, without pauses and what is not timed.
+        pause: seconds between turns, and then of work before a turn is timed.
     """
     passes = {}
     for name, run in contenders.items():
         run(1)
         time.sleep(pause)
+        _awaken(run, 1, pause)
         passes[name] = max(1, int(seconds / rounds / len(contenders) / run(1)))
     found: dict[str, list[float]] = {name: [] for name in contenders}
-    began = time.perf_counter()
+    timed = 0.0
     for turn in range(rounds):
-        if turn >= FEWEST_ROUNDS and time.perf_counter() - began > seconds + turn * len(contenders) * pause:
+        if turn >= FEWEST_ROUNDS and timed > seconds:
             break
         for name, run in contenders.items():
             time.sleep(pause)
-            found[name].append(run(passes[name]) / passes[name])
+            _awaken(run, max(1, passes[name] // 10), pause)
+            took = run(passes[name])
+            timed += took
+            found[name].append(took / passes[name])
     return found
+
+
+def _awaken(run: Run, passes: int, seconds: float) -> None:
+    """Work that is not timed: so many passes at once, until so many seconds are over."""
+    began = time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        run(passes)
 
 
 def repeat(work: Callable[[], object]) -> Run:
