@@ -52,8 +52,8 @@ struct Backward : Window<Cell, P> {
     Barrier all, groups[MOST_THREADS];
 
     explicit Backward(const Layer& layer) : Base(layer) {
-        Base::saved = l.saved, Base::saved_steps = T;
-        Base::read = static_cast<Operand*>(l.read), Base::read_steps = T;
+        Base::saved = l.saved, Base::saved_steps = Ring::all(T);
+        Base::read = static_cast<Operand*>(l.read), Base::read_steps = Ring::all(T);
         for (size_t size = 0;;) {
             Arena arena(size ? workspace(size) : nullptr);
             W = arena.template take<Right>(l.dx ? W_panels * panel_size<P>(depth, PANEL) : 0);

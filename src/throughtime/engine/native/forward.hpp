@@ -33,6 +33,7 @@ struct Forward : Window<Cell, P> {
         chunk = CHUNK_BYTES * l.threads / (B * blocks * SLOTS * LANES * (long)sizeof(float));
         if (chunk * B < 64) chunk = (64 + B - 1) / B;
         if (chunk > T) chunk = T;
+        while (!l.saved && chunk < T && chunk & (chunk - 1)) chunk &= chunk - 1;  // a power of 2
     }
 
     // What is made of the parameters alone. A table needs no weights beside it.
@@ -56,13 +57,14 @@ struct Forward : Window<Cell, P> {
 
     void take_for_steps(Arena& arena) {
         if (!l.vocabulary) take_x(arena, T * B);
-        Base::saved_steps = l.saved ? T : l.vocabulary ? 1 : chunk;
-        Base::read_steps = l.read ? T : 2;
-        const long records = Base::saved_steps * B;
+        const bool all = l.saved || (chunk == T && !l.vocabulary);
+        Base::saved_steps = all ? Ring::all(T) : Ring::of(l.vocabulary ? 1 : chunk);
+        Base::read_steps = l.read ? Ring::all(T) : Ring::of(2);
+        const long records = Base::saved_steps.count * B;
         Base::saved =
             l.saved ? l.saved : arena.template take<float>(records * (blocks * SLOTS * LANES + Cell::STATISTICS));
         Base::read = l.read ? static_cast<Operand*>(l.read)
-                            : arena.template take<Operand>(Base::read_steps * B * Base::read_row);
+                            : arena.template take<Operand>(Base::read_steps.count * B * Base::read_row);
     }
 
     // Memory of this thread for what `take` takes.
@@ -101,7 +103,7 @@ struct Forward : Window<Cell, P> {
         for (long b = rows.begin; b < rows.end; b++)
             for (long block = 0; block < blocks; block++)
                 Base::put_read(block, 0, b, load_part(l.hidden0 + b * H + block * LANES, Base::valid(block)));
-        for (long t = 0; t < Base::read_steps; t++)  // the gap between rows is stored too
+        for (long t = 0; t < Base::read_steps.count; t++)  // the gap between rows is stored too
             for (long b = rows.begin; b < rows.end; b++)
                 Base::end_row(Base::read_at(t, b) + padded, Base::read_row - padded, 1.0f);
     }

@@ -30,20 +30,27 @@ struct Rowwise {
     static constexpr int HELD = 2 * MOST_GATES;
     static constexpr int ROW_SUMS = 7 * LANES;  // the last: what this thread makes of the first two
 
-    // Two passes: the variance is a sum of squares of what is left after the mean, not a difference of large numbers.
-    template <class Window>
-    static Moments moments(const Window& w, long t, long b, int slot, int slots) {
-        Vec total{};
+    // Of so many slots from one on. Two passes: the variance is a sum of squares of what is left after the mean, not a
+    // difference of large numbers. Each slot has sums of its own, or every addition would wait for the one before it.
+    template <int SLOTS, class Window>
+    static Moments moments(const Window& w, long t, long b, int slot) {
+        Vec sums[SLOTS] = {}, squares[SLOTS] = {};
         for (long block = 0; block < w.blocks; block++)
-            for (int j = 0; j < slots; j++) total += load(w.saved_at(block, t, b) + (slot + j) * LANES);
-        const float mean = sum(total) / (w.H * slots);
-        Vec squares{};
+            for (int j = 0; j < SLOTS; j++) sums[j] += load(w.saved_at(block, t, b) + (slot + j) * LANES);
+        const float mean = sum_of(sums) / (w.H * SLOTS);
         for (long block = 0; block < w.blocks; block++)
-            for (int j = 0; j < slots; j++) {
+            for (int j = 0; j < SLOTS; j++) {
                 const Vec v = first_lanes(load(w.saved_at(block, t, b) + (slot + j) * LANES) - mean, w.valid(block));
-                squares += v * v;
+                squares[j] += v * v;
             }
-        return {mean, 1.0f / __builtin_sqrtf(sum(squares) / (w.H * slots) + Moments::EPSILON)};
+        return {mean, 1.0f / __builtin_sqrtf(sum_of(squares) / (w.H * SLOTS) + Moments::EPSILON)};
+    }
+
+    template <int COUNT>
+    static INLINE float sum_of(const Vec (&parts)[COUNT]) {
+        Vec total = parts[0];
+        for (int j = 1; j < COUNT; j++) total += parts[j];
+        return sum(total);
     }
 
     // A block's normalised slots in a row of step t.
@@ -79,8 +86,8 @@ struct Rowwise {
         const bool writes = mine.begin == 0 && mine.size() > 0;
         Vec v[Cell::VECTORS];
         for (long b = rows.begin; b < rows.end; b++) {
-            const Moments of_x = moments(pass, t, b, Cell::X, Cell::GATES),
-                          of_a = moments(pass, t, b, Cell::A, Cell::GATES);
+            const Moments of_x = moments<Cell::GATES>(pass, t, b, Cell::X),
+                          of_a = moments<Cell::GATES>(pass, t, b, Cell::A);
             for (long block = mine.begin; block < mine.end; block++) {
                 const Normals n(pass, block, t, b, of_x, of_a);
                 vectors_of<Cell>(pass.vectors, block, v);
@@ -97,7 +104,7 @@ struct Rowwise {
                 Moments of_x, of_a;
                 memcpy(&of_x, pass.statistics_at(t, b), sizeof of_x);
                 memcpy(&of_a, pass.statistics_at(t, b) + 2, sizeof of_a);
-                const Moments of_c = moments(pass, t, b, Cell::CARRIED, 1);
+                const Moments of_c = moments<1>(pass, t, b, Cell::CARRIED);
                 for (long block = mine.begin; block < mine.end; block++) {
                     const Normals n(pass, block, t, b, of_x, of_a);
                     vectors_of<Cell>(pass.vectors, block, v);

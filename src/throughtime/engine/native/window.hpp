@@ -45,6 +45,15 @@ class Arena {
     }
 };
 
+// Steps that there is room for: all, or so few, a power of 2, that later ones take the place of those before them.
+// (What is left of a division by another number would take as long as a gate.)
+struct Ring {
+    long count = 0, mask = 0;
+    static Ring all(long steps) { return {steps, -1}; }
+    static Ring of(long steps) { return {steps, steps - 1}; }
+    long place(long t) const { return t & mask; }
+};
+
 // Threads stand in a grid: groups that share the rows of the batch, and in each those that share the units. Groups
 // never wait for one another. Sharing units costs a barrier a step, but each thread has only its part of the weights
 // to read.
@@ -80,9 +89,9 @@ struct Window {
     const long x_depth = (D + P::DEPTH - 1) / P::DEPTH * P::DEPTH;
     const long x_row = x_depth + (copies_x ? LINE / (long)sizeof(Operand) : 0);
     float* saved = nullptr;
-    long saved_steps = 0;
+    Ring saved_steps;
     Operand* read = nullptr;
-    long read_steps = 0;
+    Ring read_steps;
 
     explicit Window(const Layer& layer) : l(layer) {}
 
@@ -107,19 +116,17 @@ struct Window {
 
     int valid(long block) const { return block * LANES + LANES <= H ? LANES : (int)(H - block * LANES); }
 
-    // Only a pass that keeps nothing goes round in a few steps' room. (A division would take as long as a gate.)
-    static long place(long t, long steps) { return t < steps ? t : t % steps; }
-
     float* saved_at(long block, long t, long b) const {
-        return saved + ((block * saved_steps + place(t, saved_steps)) * B + b) * SLOTS * LANES;
+        return saved + ((block * saved_steps.count + saved_steps.place(t)) * B + b) * SLOTS * LANES;
     }
 
     // What is saved of a row beside its units.
     float* statistics_at(long t, long b) const {
-        return saved + blocks * saved_steps * B * SLOTS * LANES + (place(t, saved_steps) * B + b) * Cell::STATISTICS;
+        return saved + blocks * saved_steps.count * B * SLOTS * LANES +
+               (saved_steps.place(t) * B + b) * Cell::STATISTICS;
     }
 
-    Operand* read_at(long t, long b) const { return read + (place(t, read_steps) * B + b) * read_row; }
+    Operand* read_at(long t, long b) const { return read + (read_steps.place(t) * B + b) * read_row; }
 
     bool fresh(long t, long b) const { return l.fresh && l.fresh[t * B + b]; }
 
