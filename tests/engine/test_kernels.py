@@ -237,6 +237,17 @@ def test_what_is_not_asked_for_changes_nothing(name, bf16):
 
 
 @every_kernel
+@every_level
+@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16"])
+def test_a_pass_that_keeps_nothing_gives_the_same_bits(name, level, bf16):
+    """It has room for a few steps, which later ones take the place of: here for two, with more threads for more."""
+    kernel, inputs = kernel_of(name, level, bf16), inputs_of(name, LONG)
+    full = call(kernel, LONG, inputs)
+    for threads in (1, 2, 3):
+        assert_same_bits(call(kernel, LONG, inputs, threads, wanted=()), full, f"{LONG}, {threads} threads")
+
+
+@every_kernel
 def test_the_way_back_may_have_other_threads_than_the_way_there(name):
     """What is saved does not depend on them: a backward pass may run elsewhere."""
     case = ODD[2]
