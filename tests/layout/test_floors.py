@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "throughtime"
 FLOORS = [
-    {"errors", "durable", "version", "machine", "recipe", "recipes", "folder"},
+    {"errors", "durable", "version", "machine", "untrusted", "recipe", "recipes", "folder"},
     {"text"},
     {"streams"},
     {"engine"},
@@ -25,9 +25,10 @@ FLOORS = [
 ]
 ABOVE = {part: set().union(*FLOORS[:level]) for level, floor in enumerate(FLOORS) for part in floor}
 ABOVE["runtime"] = {*FLOORS[0], "text", "engine"}
-ABOVE["recipe"] = {"errors", "version"}
+ABOVE["untrusted"] = {"errors"}
+ABOVE["recipe"] = {"errors", "version", "untrusted"}
 ABOVE["durable"] = {"errors"}
-ABOVE["folder"] = {"errors", "durable", "recipe"}
+ABOVE["folder"] = {"errors", "durable", "recipe", "untrusted"}
 ENTRANCES = {"__init__", "__main__"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
