@@ -143,9 +143,9 @@ def test_what_a_run_folder_holds(text, tmp_path):
 
 def test_best_is_the_best_and_last_the_last(text, tmp_path, monkeypatch):
     measures = iter([3.0, 1.0, 2.0, 5.0])
-    evaluate = loop.evaluate
+    estimate = loop.estimate
     monkeypatch.setattr(
-        loop, "evaluate", lambda m, ids: (f := evaluate(m, ids))._replace(nats=f.tokens * next(measures))
+        loop, "estimate", lambda *given: (f := estimate(*given))._replace(nats=f.tokens * next(measures))
     )
     folder = train(text, tmp_path / "run").folder
     steps = {
@@ -156,9 +156,9 @@ def test_best_is_the_best_and_last_the_last(text, tmp_path, monkeypatch):
 
 def test_patience_ends_the_training(text, tmp_path, monkeypatch):
     measures = iter([3.0, 2.0, 2.5, 2.5, 9.0])
-    evaluate = loop.evaluate
+    estimate = loop.estimate
     monkeypatch.setattr(
-        loop, "evaluate", lambda m, ids: (f := evaluate(m, ids))._replace(nats=f.tokens * next(measures))
+        loop, "estimate", lambda *given: (f := estimate(*given))._replace(nats=f.tokens * next(measures))
     )
     result = train(text, tmp_path / "run", {"training": {"patience": 2, "validations": 10}})
     assert (result.ending, result.steps) == ("patience", 12)

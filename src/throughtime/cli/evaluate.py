@@ -32,7 +32,7 @@ def command(run: Path, text: str | None, lanes: int | None, weights: str | None,
     if as_json:
         click.echo(json.dumps({"text": name, **found.as_dict()}))
         return
-    click.echo(f"{name}: {found.tokens:,} tokens of {kind}, {found.bytes:,} bytes")
+    click.echo(f"{name}: {found.tokens:,} tokens of {kind}, {found.bytes:,} bytes, read in {found.reading}")
     click.echo(f"nats per token  {found.nats_per_token:.6f}")
     click.echo(f"perplexity      {found.perplexity:.6f} per {kind}")
     if found.bits_per_char is not None:

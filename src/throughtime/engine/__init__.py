@@ -1,5 +1,15 @@
 """The engine: native kernels for whole sequences. It knows arrays, not PyTorch."""
 
-from throughtime.engine.choice import PRECISIONS, describe, kernel, level, levels, memory, network, sampler
+from throughtime.engine.choice import (
+    PRECISIONS,
+    STATE_TOLERANCE,
+    describe,
+    kernel,
+    level,
+    levels,
+    memory,
+    network,
+    sampler,
+)
 
-__all__ = ["PRECISIONS", "describe", "kernel", "level", "levels", "memory", "network", "sampler"]
+__all__ = ["PRECISIONS", "STATE_TOLERANCE", "describe", "kernel", "level", "levels", "memory", "network", "sampler"]

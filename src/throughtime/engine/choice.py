@@ -26,6 +26,9 @@ VARIABLE = "THROUGHTIME_ISA"
 PRECISIONS = ("float32", "bf16")
 """bf16: weights and states are rounded to 16 bits where they are multiplied (bfloat16, or half floats with scales,
 which are finer); all else is float32."""
+STATE_TOLERANCE = {"float32": 1e-5, "bf16": 1e-2, "int8": 1e-2}
+"""Difference at which two entries of a state count as equal, relative above 1, by how products are made: what rounding
+leaves between two sequences of states that approach each other."""
 
 
 def levels() -> list[str]:

@@ -36,7 +36,7 @@ def generate(
         seed: same seed, same text; None: another text each time.
 
     Raises:
-        ThroughtimeError: where a setting is out of range or the prompt cannot be encoded.
+        ThroughtimeError: where a setting is out of range, the prompt cannot be encoded, or the model has diverged.
     """
     if tokens < 0 or temperature < 0:
         raise ThroughtimeError(f"tokens and temperature must not be negative, got {tokens} and {temperature:g}")
@@ -69,6 +69,8 @@ def _draw(
     for left in range(tokens, 0, -1):
         if unknown is not None:
             logits_V[unknown] = -torch.inf  # there is no text for it
+        if logits_V.isnan().any() or logits_V.max() == torch.inf:
+            raise ThroughtimeError("the model gives logits that are not finite; nothing can be drawn from them")
         drawn = _choose(logits_V, generator, temperature, top_k, top_p)
         yield drawn
         if left > 1:

@@ -1,18 +1,22 @@
 """Measuring a model on a whole text with the state carried through it, on many lanes at once.
 
-A lane that begins in the middle of the text should begin with the state that its predecessor ends with, which is not
-known yet. So all lanes run from the initial state first. Then each runs again from its predecessor's end, without
-predicting, until its states meet those of the run before: from there on both runs are the same. A network that forgets
-meets itself within a few windows. One that remembers through whole lanes is followed to their ends, and its lanes run
-again from where their predecessors then end, until no start moves. At last the windows before a meeting are predicted
-once more, from the right states. The figure is that of a single lane, whatever the network; only the time differs.
+`evaluate` is exact: its figure is that of a single lane, and only the time depends on the lanes. A lane that begins in
+the middle of the text has to begin with the state that its predecessor ends with, which is not known yet. So all lanes
+are read from the initial state first, and then again from their predecessors' ends until their states meet those of
+the first reading: from there on both readings are the same. A network that forgets meets itself within a few windows.
+A trial at the beginning shows whether the network is of that kind; if it is not, the text is read by one lane, and so
+is whatever has not met after two corrections.
 
-Axes: T time, B batch (lane), S arrays of a state, H hidden, W windows.
+`estimate` is for validation during training: every lane begins with a warm-up over the text before it, and is read
+once. It costs little more than a plain pass, whatever the network.
+
+Axes: T time, B batch (lane), S arrays of a state, H hidden, W windows, K states kept.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
+from typing import NamedTuple, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +27,20 @@ from throughtime.streams.window import Int64, Tokens, Window
 from throughtime.text.ids import TokenIds
 
 WINDOW = 128
+"""Steps read at once in lanes."""
+WINDOW_ALONE = 2048
+"""Steps read at once by one lane: its outputs then make one large product."""
 MOST_LANES = 64
 TOKENS_WORTH_A_LANE = 1024
+WARM_UP = 128
+"""Steps that an estimated lane reads before it predicts."""
+CORRECTIONS = 2
+"""Times that lanes are read again before the rest is read by one lane."""
+TRIAL_SHARE = 8
+"""The trial reads one window in so many, at least one."""
+TRIAL_QUANTILE = 0.75
+"""Lane, by how far its states stay apart in the trial, that stands for all of them."""
 STATES_KEPT_BYTES = 1 << 26
-MEETING = 1e-5
-"""States whose entries differ by no more than this (relative above 1) have met. What it can change is far below 1e-5
-of the sum: the difference is that of one moment, and shrinks from there."""
 
 States = NDArray[np.float32]
 """[S, B, H]"""
@@ -36,7 +48,11 @@ Fresh = NDArray[np.bool_]
 
 
 class Predictor(Protocol):
-    """What is measured: its states are arrays [S, B, H] that go in and come back."""
+    """A model that is measured. Its states are arrays [S, B, H] that go in and come back."""
+
+    @property
+    def state_tolerance(self) -> float:
+        """Difference at which two entries of a state count as equal, relative above 1: the noise of the products."""
 
     def initial_state(self, batch_size: int) -> States: ...
 
@@ -49,129 +65,217 @@ class Predictor(Protocol):
         """The state after a window; nothing is predicted."""
 
 
+class _Total(NamedTuple):
+    nats: float
+    """Sum of -log P, in float64."""
+    tokens: int
+    """Number of tokens predicted."""
+    reading: str
+    """How the text was read: `64 lanes`, `one lane`, or `64 lanes, then one`."""
+
+
 def evaluate(model: Predictor, ids: TokenIds, lanes: int | None = None) -> Measure:
     """The model's measure on a text of at least two tokens.
 
     It does not depend on the number of lanes (None: chosen by the length of the text).
     """
-    nats, tokens = total_nats(model, ids, lanes)
-    return measure(nats, tokens, ids.facts)
+    total = _exact_total(model, ids, lanes)
+    return measure(total.nats, total.tokens, ids.facts)._replace(reading=total.reading)
+
+
+def estimate(model: Predictor, ids: TokenIds, most: int | None = None) -> Measure:
+    """An estimate of the model's measure on a text of at least two tokens, at the cost of one pass.
+
+    The lanes begin with a warm-up of WARM_UP steps. With `most`, evenly spaced stretches of that many tokens stand for
+    the text.
+    """
+    layout = EvaluationLanes(ids, _lanes_for(ids), WINDOW, most)
+    state = model.initial_state(layout.lanes)
+    if layout.lanes > 1:
+        before = layout.warm_up(WARM_UP)
+        state = model.advance(before.inputs_TB, before.fresh_TB, state)
+    nats = 0.0
+    for index in range(layout.windows):
+        nats_B, state = _predict(model, layout[index], state)
+        nats += float(nats_B.sum())
+    return measure(nats * layout.predictions / layout.read, layout.predictions, ids.facts)
+
+
+def is_exact(ids: TokenIds) -> bool:
+    """Whether an estimate from all of these tokens is the exact figure: a single lane reads them."""
+    return _lanes_for(ids) == 1
+
+
+def tokens_of_estimate(ids: TokenIds) -> int:
+    """Number of tokens that `estimate` reads of a whole text, its warm-up included."""
+    layout = EvaluationLanes(ids, _lanes_for(ids), WINDOW)
+    return layout.read + (WARM_UP * layout.lanes if layout.lanes > 1 else 0)
 
 
 def total_nats(model: Predictor, tokens: Tokens, lanes: int | None = None) -> tuple[float, int]:
     """Sum of -log P over every token but the first, in float64, and the count of them."""
-    lanes = lanes or max(1, min(MOST_LANES, len(tokens) // TOKENS_WORTH_A_LANE))
-    layout = EvaluationLanes(tokens, lanes, WINDOW)
-    if not layout.predictions:
-        return 0.0, 0
-    nats_WB = np.zeros((layout.windows, layout.lanes))
-    trail = _Trail(layout)
-    state = model.initial_state(layout.lanes)
+    total = _exact_total(model, tokens, lanes)
+    return total.nats, total.tokens
+
+
+def _lanes_for(tokens: Tokens) -> int:
+    return max(1, min(MOST_LANES, len(tokens) // TOKENS_WORTH_A_LANE))
+
+
+def _exact_total(model: Predictor, tokens: Tokens, lanes: int | None) -> _Total:
+    layout = EvaluationLanes(tokens, lanes or _lanes_for(tokens), WINDOW)
+    if layout.lanes <= 1:
+        return _by_one_lane(model, tokens)
+    reading = _Reading(model, layout)
+    if not reading.begin():
+        return _by_one_lane(model, tokens)
+    for _ in range(CORRECTIONS):
+        if not reading.correct():
+            return _Total(reading.nats, layout.predictions, f"{layout.lanes} lanes")
+    alone = reading.finish_alone()
+    return _Total(reading.nats, layout.predictions, f"{layout.lanes} lanes" + (", then one" if alone else ""))
+
+
+def _by_one_lane(model: Predictor, tokens: Tokens) -> _Total:
+    layout = EvaluationLanes(tokens, 1, WINDOW_ALONE)
+    nats, state = 0.0, model.initial_state(1)
     for index in range(layout.windows):
-        nats_WB[index], state = _run(model, layout[index], state)
-        trail.keep(index, state)
-    wrong_B = _settle(model, layout, trail)
-    running = np.arange(1, layout.lanes)
-    state = trail.end[:, running - 1]
-    for index in range(int(wrong_B.max())):
-        running, state = _thin(running, state, wrong_B[running] > index)
-        nats_WB[index, running], state = _run(model, _lanes_of(layout[index], running), state)
-    return float(nats_WB.sum()), layout.predictions
+        nats_B, state = _predict(model, layout[index], state)
+        nats += float(nats_B.sum())
+    return _Total(nats, layout.predictions, "one lane")
 
 
-def _settle(model: Predictor, layout: EvaluationLanes, trail: _Trail) -> Int64:
-    """Make every lane's trail the one from its predecessor's end; how many of its windows (wrong_B) that changed."""
-    wrong_B = np.zeros(layout.lanes, np.int64)
-    starts = model.initial_state(layout.lanes)
-    carried = np.zeros_like(starts)
-    while True:
-        ends = trail.end
-        planned = _plan(starts, ends, carried)
-        running = stale = _apart(starts, planned).nonzero()[0]
-        if not len(stale):
-            return wrong_B
-        state = planned[:, stale]
-        for index in range(layout.windows):
-            window = _lanes_of(layout[index], running)
-            state = model.advance(window.inputs_TB, window.fresh_TB, state)
-            wrong_B[running] = np.maximum(wrong_B[running], index + 1)
-            if trail.holds(index):
-                apart = trail.replace(index, running, state)
-                if not apart.any():
-                    break
-                running, state = _thin(running, state, apart)
-        carried = _carried(starts, planned, ends, trail.end, carried)
-        starts = starts.copy()
-        starts[:, stale] = planned[:, stale]
+@final
+class _Reading:
+    """A text read in lanes: the nats of every window, and the states that each lane went through."""
 
-
-def _thin(running: Int64, state: States, needed: Fresh) -> tuple[Int64, States]:
-    """The lanes still needed, once they are at most half of those that run: every new batch size costs a set-up."""
-    if 2 * int(needed.sum()) > len(running):
-        return running, state
-    return running[needed], state[:, needed]
-
-
-def _plan(start_SBH: States, end_SBH: States, carried_SBH: States) -> States:
-    """Where each lane is to begin: at its predecessor's end, as that will be once the predecessor begins as planned.
-
-    A unit that remembers through whole lanes would otherwise be put right one lane a round.
-    """
-    plan_SBH = start_SBH.copy()
-    for lane in range(1, plan_SBH.shape[1]):
-        moved_SH = plan_SBH[:, lane - 1] - start_SBH[:, lane - 1]
-        plan_SBH[:, lane] = end_SBH[:, lane - 1] + carried_SBH[:, lane - 1] * moved_SH
-    return plan_SBH
-
-
-def _carried(start: States, new_start: States, end: States, new_end: States, before: States) -> States:
-    """What share of a unit's change at the start of a lane arrives at its end, by the secant of the last two runs."""
-    moved = new_start - start
-    told = np.abs(moved) > MEETING
-    return np.where(told, np.clip((new_end - end) / np.where(told, moved, np.float32(1)), 0, 1), before)
-
-
-class _Trail:
-    """States at the ends of windows: all of them, or as many, evenly spaced, as memory is set aside for."""
-
-    def __init__(self, layout: EvaluationLanes):
-        self._windows = layout.windows
-        self._states: dict[int, States] = {}
-        self._stride = 1
+    def __init__(self, model: Predictor, layout: EvaluationLanes):
+        self._model, self._layout = model, layout
+        self._nats_WB = np.zeros((layout.windows, layout.lanes))
+        self._starts_SBH = model.initial_state(layout.lanes)
+        self._trail = _Trail(layout.windows, self._starts_SBH)
 
     @property
-    def end(self) -> States:
-        return self._states[self._windows - 1]
+    def nats(self) -> float:
+        return float(self._nats_WB.sum())
 
-    def holds(self, index: int) -> bool:
-        return index in self._states
+    def begin(self) -> bool:
+        """Read all lanes from the initial state; False, and nothing more is read, where the network does not forget.
 
-    def keep(self, index: int, state: States) -> None:
-        if index == 0:
-            self._stride = -(-state.nbytes * self._windows // STATES_KEPT_BYTES)
-        if index % self._stride == 0 or index == self._windows - 1:
-            self._states[index] = state
+        The trial comes after the first windows: they are read once more from the states of other lanes. At the rate at
+        which the two readings approach each other they have to meet within the corrections.
+        """
+        layout, lanes = self._layout, np.arange(self._layout.lanes)
+        tried = max(1, layout.windows // TRIAL_SHARE)
+        state = self._starts_SBH
+        for index in range(layout.windows):
+            self._nats_WB[index], state = _predict(self._model, layout[index], state)
+            self._trail.keep(index, lanes, state)
+            if index == tried - 1 and not self._forgets(state, tried):
+                return False
+        return True
 
-    def replace(self, index: int, lanes: Int64, state: States) -> Fresh:
-        """Put the lanes' new states in place of their old ones; which of them had not met."""
-        apart = _apart(self._states[index][:, lanes], state)
-        changed = self._states[index].copy()
-        changed[:, lanes] = state
-        self._states[index] = changed
-        return apart
+    def correct(self) -> bool:
+        """Read lanes again whose predecessors end elsewhere than they began; whether there were any."""
+        starts_SBH = self._due_starts()
+        stale = self._apart(self._starts_SBH, starts_SBH).nonzero()[0]
+        self._starts_SBH[:, stale] = starts_SBH[:, stale]
+        self._read(stale, starts_SBH[:, stale])
+        return bool(len(stale))
+
+    def finish_alone(self) -> bool:
+        """Correct lane after lane, each after its predecessor; whether any had to be."""
+        alone = False
+        for lane in range(1, self._layout.lanes):
+            start_SBH = self._trail.end_SBH[:, lane - 1 : lane]
+            if self._apart(self._starts_SBH[:, lane : lane + 1], start_SBH).any():
+                self._read(np.array([lane]), start_SBH)
+                alone = True
+        return alone
+
+    def _due_starts(self) -> States:
+        """The end of its predecessor for each lane, the initial state for the first."""
+        starts_SBH = self._starts_SBH.copy()
+        starts_SBH[:, 1:] = self._trail.end_SBH[:, :-1]
+        return starts_SBH
+
+    def _read(self, lanes: Int64, state_SBH: States) -> None:
+        """Read lanes until their states meet those of the reading before."""
+        for index in range(self._layout.windows if len(lanes) else 0):
+            window = _lanes_of(self._layout[index], lanes)
+            self._nats_WB[index, lanes], state_SBH = _predict(self._model, window, state_SBH)
+            before_SBH = self._trail.keep(index, lanes, state_SBH)
+            if before_SBH is not None:
+                apart = self._apart(before_SBH, state_SBH)
+                if not apart.any():
+                    return
+                lanes, state_SBH = _thin(lanes, state_SBH, apart)
+
+    def _forgets(self, state_SBH: States, tried: int) -> bool:
+        """Whether lanes that come to this state in so many windows will meet what comes from other states."""
+        other_SBH = np.roll(state_SBH, 1, axis=1)
+        for index in range(tried):
+            window = self._layout[index]
+            other_SBH = self._model.advance(window.inputs_TB, window.fresh_TB, other_SBH)
+        distance = float(np.quantile(_distance(state_SBH, other_SBH), TRIAL_QUANTILE))
+        tolerance = self._model.state_tolerance
+        if distance <= tolerance:
+            return True
+        needed = tried * math.log(tolerance) / math.log(distance) if distance < 1 else math.inf
+        return needed <= CORRECTIONS * self._layout.windows
+
+    def _apart(self, one_SBH: States, other_SBH: States) -> Fresh:
+        """Which lanes of two states differ (mask_B)."""
+        differ: Fresh = ~(_distance(one_SBH, other_SBH) <= self._model.state_tolerance)
+        return differ
 
 
-def _run(model: Predictor, window: Window, state: States) -> tuple[NDArray[np.float64], States]:
-    nats_TB, state = model.nats(window.inputs_TB, window.targets_TB, window.fresh_TB, state)
-    return nats_TB.sum(0), state
+@final
+class _Trail:
+    """States at the ends of windows, as many, evenly spaced, as fit STATES_KEPT_BYTES; and those at the end."""
+
+    def __init__(self, windows: int, state_SBH: States):
+        self._stride = max(1, -(-state_SBH.nbytes * windows // STATES_KEPT_BYTES))
+        self._last = windows - 1
+        self._states_KSBH = np.empty((windows // self._stride, *state_SBH.shape), state_SBH.dtype)
+        self.end_SBH = np.empty_like(state_SBH)
+        self._kept = np.zeros(len(self._states_KSBH), np.bool_)
+
+    def keep(self, index: int, lanes: Int64, state_SBH: States) -> States | None:
+        """Keep the lanes' state after a window; the state kept before, None where there is none."""
+        if index == self._last:
+            self.end_SBH[:, lanes] = state_SBH
+            return None
+        slot, rest = divmod(index + 1, self._stride)
+        if rest:
+            return None
+        before = self._states_KSBH[slot - 1][:, lanes] if self._kept[slot - 1] else None
+        self._states_KSBH[slot - 1][:, lanes] = state_SBH
+        self._kept[slot - 1] = True
+        return before
+
+
+def _distance(one_SBH: States, other_SBH: States) -> NDArray[np.float64]:
+    """Largest difference of two states in each lane, relative above 1; NaN where an entry is not finite."""
+    with np.errstate(invalid="ignore"):
+        apart_SBH = np.abs(one_SBH - other_SBH) / np.maximum(np.abs(one_SBH), 1)
+    distance_B: NDArray[np.float64] = apart_SBH.max((0, 2)).astype(np.float64)
+    return distance_B
+
+
+def _thin(lanes: Int64, state_SBH: States, needed: Fresh) -> tuple[Int64, States]:
+    """The lanes still needed, once they are at most half of those that run: every new batch size costs a set-up."""
+    if 2 * int(needed.sum()) > len(lanes):
+        return lanes, state_SBH
+    return lanes[needed], state_SBH[:, needed]
+
+
+def _predict(model: Predictor, window: Window, state_SBH: States) -> tuple[NDArray[np.float64], States]:
+    """Sum of -log P over a window of each lane (nats_B), and the state."""
+    nats_TB, state_SBH = model.nats(window.inputs_TB, window.targets_TB, window.fresh_TB, state_SBH)
+    return nats_TB.sum(0), state_SBH
 
 
 def _lanes_of(window: Window, lanes: Int64) -> Window:
     inputs_TB, targets_TB, fresh_TB = window
     return Window(inputs_TB[:, lanes], targets_TB[:, lanes], fresh_TB[:, lanes])
-
-
-def _apart(one: States, other: States) -> Fresh:
-    """Which lanes of two states differ (mask_B)."""
-    differ: Fresh = (np.abs(one - other) > MEETING * np.maximum(np.abs(one), 1)).any((0, 2))
-    return differ

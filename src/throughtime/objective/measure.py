@@ -30,6 +30,8 @@ class Measure(NamedTuple):
     """Bits charged for what unknown tokens hide."""
     unknown: int
     """Predicted tokens that the vocabulary lacks."""
+    reading: str = ""
+    """How the text was read, such as `64 lanes`; empty for an estimate."""
 
     @property
     def nats_per_token(self) -> float:
@@ -56,7 +58,8 @@ class Measure(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         """The figures by their names."""
         figures = ("tokens", "bytes", "nats_per_token", "perplexity", "bits_per_char", "bits_per_byte")
-        return {name: getattr(self, name) for name in figures} | {"unknown_share": self.unknown / self.tokens}
+        found = {name: getattr(self, name) for name in figures} | {"unknown_share": self.unknown / self.tokens}
+        return found | ({"reading": self.reading} if self.reading else {})
 
 
 def measure(nats: float, tokens: int, facts: Facts) -> Measure:

@@ -87,6 +87,10 @@ class Network:
         self.outputs = self.hidden_size if head is None else len(head[1])
         self._feed: Any = self._native.feed_vectors if embedding is None else self._native.feed_ids
 
+    @property
+    def state_tolerance(self) -> float:
+        return engine.STATE_TOLERANCE[self.weights]
+
     def initial_state(self, batch_size: int) -> Floats:
         return np.zeros((self.state_arrays, batch_size, self.hidden_size), np.float32)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from throughtime import engine
 from throughtime.cells.state import State, leaves, map_state
 from throughtime.models.language import LanguageModel
 from throughtime.objective.evaluation import Fresh, States
@@ -23,6 +24,10 @@ class InTraining:
 
     def __init__(self, model: LanguageModel):
         self._model = model
+
+    @property
+    def state_tolerance(self) -> float:
+        return max(engine.STATE_TOLERANCE[cell.precision] for cell in self._model.stack.layers())
 
     def initial_state(self, batch_size: int) -> States:
         return _array(self._model.initial_state(batch_size))

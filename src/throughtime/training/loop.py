@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -19,11 +20,11 @@ from throughtime.errors import TerminationError, ThroughtimeError
 from throughtime.folder import JOURNAL, RECIPE, TOKENIZER
 from throughtime.models.decoding import generate
 from throughtime.models.language import LanguageModel
-from throughtime.objective.evaluation import evaluate
+from throughtime.objective.evaluation import estimate, evaluate, tokens_of_estimate
 from throughtime.objective.measure import Measure
-from throughtime.recipe import BUDGETS, Recipe
-from throughtime.streams.partition import Partition, Place
-from throughtime.text.dataset import Dataset, describe
+from throughtime.recipe import Recipe
+from throughtime.streams.partition import Place
+from throughtime.text.dataset import Dataset
 from throughtime.text.ids import TokenIds
 from throughtime.training.card import write_card
 from throughtime.training.checkpoint import Checkpoint, gather
@@ -31,6 +32,7 @@ from throughtime.training.curve import draw_curve
 from throughtime.training.display import Display, Moment, quoted
 from throughtime.training.evaluation import InTraining
 from throughtime.training.interruption import interruption
+from throughtime.training.introduction import count_parameters, introduction
 from throughtime.training.journal import Journal, Recent
 from throughtime.training.learner import Arrays, Learner, Step
 from throughtime.training.optimiser import Budget
@@ -38,6 +40,8 @@ from throughtime.training.ranks import OverRanks, Ranks, whole
 from throughtime.training.resume import check, circumstances, share, store
 from throughtime.training.run import CARD, save_model
 from throughtime.training.signs import Signs, as_facts, warnings
+from throughtime.training.validation import Load, Schedule, ScheduleByClock, ScheduleBySteps
+from throughtime.training.watch import Watch
 
 ENTRIES = 100
 """Lines on the training loss in the journal, evenly spread over the budget."""
@@ -65,22 +69,6 @@ class Result(NamedTuple):
     """The last text it wrote while it was trained; empty where the recipe asks for none."""
 
 
-@dataclass
-class Watch:
-    """What the loop remembers of what it measured and met."""
-
-    best: float | None = None
-    """Nats per token of the best validation."""
-    since_best: int = 0
-    """Validations since then."""
-    sample: str = ""
-    """The last text written."""
-    skipped_in_a_row: int = 0
-    rollbacks: int = 0
-    warned: list[str] = field(default_factory=list)
-    """Warnings that were given, each once."""
-
-
 @final
 class Trainer:
     """One training, from the first window to the card. Of several processes, the one that leads writes and speaks."""
@@ -94,12 +82,12 @@ class Trainer:
         self.best_facts: dict[str, Any] = {}
         self.journal = Journal(self.folder / JOURNAL, writes=ranks.leads)
         self.budget = Budget.of(recipe.training, partial(self.learner.truncation.updates, self.learner.partition))
+        self.schedule = self._make_schedule()
         self.checkpoints = store(folder, recipe)
         self.seconds = self.written_at = 0.0
 
     def run(self, start: Checkpoint | None) -> Result:
         """Train until the budget is used up, from the checkpoint that the process that leads has, or the beginning."""
-        training = self.recipe.training
         patient = self.ranks.count > 1
         with closing(self.checkpoints), interruption(self.display, patient) as wish, flushed_denormals():
             self._begin(start)
@@ -114,7 +102,8 @@ class Trainer:
                 self.display.show(self._moment(progress))
                 if int(progress * ENTRIES) > int(before * ENTRIES):
                     self._enter()
-                validated = int(progress * training.validations) > int(before * training.validations)
+                validated = self.schedule.due(before, progress, self.seconds, self.learner.counts.tokens)
+                self._say_once("validations", self.schedule.note())
                 if validated:
                     self._validate()
                 before = progress
@@ -127,7 +116,7 @@ class Trainer:
                     f"terminated after step {self.learner.counts.steps:,}; "
                     f"`throughtime train --out {self.folder} --resume` goes on"
                 )
-            if ending == "interrupted" and not validated:
+            if not validated and (ending == "interrupted" or not self.best):
                 self._enter()
                 self._validate()
         return self._end(ending)
@@ -193,7 +182,8 @@ class Trainer:
         facts = start.facts
         self.learner.put_together(start.arrays, facts["learner"])
         self.best, self.best_facts = start.arrays["best"], facts["best"]
-        self.watch, self.recent = Watch(**facts["watch"]), Recent.from_list(facts["recent"])
+        self.watch, self.recent = Watch.of(facts["watch"]), Recent.from_list(facts["recent"])
+        self.schedule = self._make_schedule()
 
     def _checkpoint_is_due(self) -> bool:
         training = self.recipe.training
@@ -239,9 +229,12 @@ class Trainer:
     def _enter_signs(self, found: list[Signs]) -> None:
         self.journal.write("signs", step=self.learner.counts.steps, layers=as_facts(found))
         for name, line in warnings(found, self.learner.partition.window):
-            if name not in self.watch.warned:
-                self.watch.warned.append(name)
-                self.display.say(f"step {self.learner.counts.steps:,}: {line}")
+            self._say_once(name, f"step {self.learner.counts.steps:,}: {line}")
+
+    def _say_once(self, name: str, line: str | None) -> None:
+        if line is not None and name not in self.watch.warned:
+            self.watch.warned.append(name)
+            self.display.say(line)
 
     def _refuse(self, done: Step) -> None:
         """Stop, leave the minibatch out, or go back, as the recipe says."""
@@ -316,56 +309,89 @@ class Trainer:
         )
         self.recent = Recent(self.recent.loss, self.recent.tokens_per_second)
 
+    def _make_schedule(self) -> Schedule:
+        """The schedule of validations, on from what the watch remembers of them."""
+        training, train, valid = self.recipe.training, self.dataset.train, self.dataset.valid
+        parameters = count_parameters(self.model)
+        load = Load(0, 0, parameters) if valid is None else Load(len(valid) - 1, tokens_of_estimate(valid), parameters)
+        if self.budget.minutes is not None:
+            return ScheduleByClock(training.validations, load, self.watch.validations, 60 * self.budget.minutes)
+        assert self.budget.steps is not None
+        epochs = self.budget.steps / self.learner.truncation.updates(self.learner.partition, 1.0)
+        return ScheduleBySteps(training.validations, load, self.watch.validations, epochs * len(train))
+
     def _validate(self) -> None:
         """Measure, keep the model if it is the best so far, show a sample. What learns is not touched."""
+        began = time.perf_counter()
         watch, counts = self.watch, self.learner.counts
+        self.schedule.plan(self.seconds, counts.tokens)
         facts: dict[str, Any] = {"step": counts.steps, "tokens": counts.tokens}
-        improved, model = True, self.learner.whole_model()
-        if self.dataset.valid is not None:
-            found = self._measure(model, self.dataset.valid)
-            improved = watch.best is None or found.nats_per_token < watch.best
-            watch.best = found.nats_per_token if improved else watch.best
-            facts["valid"] = found.as_dict()
-            self.journal.write("valid", **facts, seconds=round(self.seconds, 3), best=improved)
-            self.display.say(
-                f"step {counts.steps:,}: valid {found.nats_per_token:.4f} nats/token, "
-                f"perplexity {found.perplexity:.3f} per {self.dataset.tokenizer.kind}, "
-                f"{found.bits_per_byte:.4f} bits per byte"
-                f"{', the best so far' if improved else ''}"
-            )
+        model = self.learner.whole_model()
+        finite = all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+        improved = finite if self.dataset.valid is None else self._measure_valid(model, self.dataset.valid, facts)
         watch.since_best = 0 if improved else watch.since_best + 1
         if improved:
             self.best, self.best_facts = self.learner.weights(), facts
-        if self.ranks.leads:
+        if not finite:
+            self.display.say(f"step {counts.steps:,}: the weights are not finite; this model is not kept")
+        elif self.ranks.leads:
             for name in ("best", "last") if improved else ("last",):
                 save_model(self.folder / name, model, facts)
             if self.recipe.training.sample_tokens:
                 self._write_sample(model)
+        [seconds] = self.ranks.add_up([], [time.perf_counter() - began if self.ranks.leads else 0.0])
+        self.schedule.add(self.seconds, seconds)
 
-    def _measure(self, model: LanguageModel, ids: TokenIds) -> Measure:
-        return evaluate(OverRanks(InTraining(model), self.ranks), ids)
+    def _measure_valid(self, model: LanguageModel, valid: TokenIds, facts: dict[str, Any]) -> bool:
+        """Estimate the figure of the validation text, which goes into the facts; whether it is the best so far.
+
+        A figure that is not finite never is: nothing could be better than it afterwards.
+        """
+        watch = self.watch
+        found = estimate(self._predictor(model), valid, watch.validations.tokens or None)
+        loss = found.nats_per_token
+        improved = math.isfinite(loss) and (watch.best is None or loss < watch.best or not math.isfinite(watch.best))
+        watch.best = loss if improved else watch.best
+        facts["valid"] = found.as_dict()
+        self.journal.write("valid", **facts, seconds=round(self.seconds, 3), best=improved)
+        remark = ", the best so far" if improved else "" if math.isfinite(loss) else ", which is never the best"
+        self.display.say(
+            f"step {facts['step']:,}: valid {loss:.4f} nats/token, perplexity {found.perplexity:.3f} per "
+            f"{self.dataset.tokenizer.kind}, {found.bits_per_byte:.4f} bits per byte{remark}"
+        )
+        return improved
+
+    def _predictor(self, model: LanguageModel) -> OverRanks:
+        return OverRanks(InTraining(model), self.ranks)
 
     def _write_sample(self, model: LanguageModel) -> None:
         training = self.recipe.training
-        pieces = generate(
-            model,
-            self.dataset.tokenizer,
-            tokens=training.sample_tokens,
-            temperature=SAMPLE_TEMPERATURE,
-            seed=training.seed,
-        )
-        self.watch.sample = "".join(pieces)
+        try:
+            pieces = generate(
+                model,
+                self.dataset.tokenizer,
+                tokens=training.sample_tokens,
+                temperature=SAMPLE_TEMPERATURE,
+                seed=training.seed,
+            )
+            self.watch.sample = "".join(pieces)
+        except ThroughtimeError as error:
+            self.display.say(f"no sample: {error}")
+            return
         self.journal.write("sample", step=self.learner.counts.steps, text=self.watch.sample)
         self.display.say(quoted(self.watch.sample))
 
     def _end(self, ending: str) -> Result:
         """Measure the best model, and write what sums the run up."""
         if not self.best:
-            raise ThroughtimeError(f"no validation gave a finite loss; {self.folder / 'last'} holds the last model")
+            raise ThroughtimeError(
+                f"training diverged: none of the validations of {self.folder} gave a finite loss, so there is no best "
+                "model; lower training.learning_rate or gradient.clip_norm"
+            )
         self.model.load_state_dict(self.best)
         splits, steps = self.dataset.splits(), self.learner.counts.steps
         split = next((name for name in ("test", "valid") if name in splits), None)
-        found = self._measure(self.learner.whole_model(), splits[split]) if split else None
+        found = evaluate(self._predictor(self.learner.whole_model()), splits[split]) if split else None
         figures = found.as_dict() if found else {}
         self.journal.write("end", ending=ending, step=steps, seconds=round(self.seconds, 3), split=split, **figures)
         if self.ranks.leads:
@@ -373,22 +399,6 @@ class Trainer:
             write_card(self.folder / CARD, self.recipe, self.dataset, self.journal)
         kind = self.dataset.tokenizer.kind
         return Result(self.folder, kind, steps, self.seconds, ending, split, found, self.watch.sample)
-
-
-def introduction(recipe: Recipe, dataset: Dataset, cut: Partition, model: LanguageModel) -> list[str]:
-    """A training in lines: what is odd about the text, its tokens, the model, the windows."""
-    settings, tokenizer = recipe.model, dataset.tokenizer
-    budget = next(f"{getattr(recipe.training, unit):g} {unit}" for unit in BUDGETS if getattr(recipe.training, unit))
-    return [
-        *dataset.notes,
-        f"text: {', '.join(recipe.text.sources)}",
-        f"vocabulary: {tokenizer.vocabulary_size:,} {tokenizer.kind} tokens",
-        *(describe(name, tokenizer, ids) for name, ids in dataset.splits().items()),
-        f"model: {settings.layers} x {settings.cell} of {settings.hidden_size} units, "
-        f"{count_parameters(model):,} parameters, run by {model.engine} ({model.engine_reason})",
-        f"an epoch is {cut.windows_in(0):,} windows ({recipe.streams.partition}) of {cut.lanes} lanes x "
-        f"{cut.window} tokens; truncation {recipe.gradient.truncation}; the budget is {budget}",
-    ]
 
 
 @contextmanager
@@ -399,7 +409,3 @@ def flushed_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(False)
-
-
-def count_parameters(model: LanguageModel) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

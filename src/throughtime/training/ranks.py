@@ -168,6 +168,10 @@ class OverRanks:
     def __init__(self, model: Predictor, ranks: Ranks):
         self._model, self._ranks = model, ranks
 
+    @property
+    def state_tolerance(self) -> float:
+        return self._model.state_tolerance
+
     def initial_state(self, batch_size: int) -> States:
         return self._model.initial_state(batch_size)
 

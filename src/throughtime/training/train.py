@@ -18,9 +18,10 @@ from throughtime.machine import usable_threads
 from throughtime.recipe import Recipe
 from throughtime.text.dataset import Dataset, prepare
 from throughtime.training.display import Display, Silence
+from throughtime.training.introduction import introduction
 from throughtime.training.learner import Learner
 from throughtime.training.lock import locked
-from throughtime.training.loop import Result, Trainer, introduction
+from throughtime.training.loop import Result, Trainer
 from throughtime.training.ranks import Ranks, started_again, this_rank
 from throughtime.training.resume import find_checkpoint, identity
 from throughtime.training.run import free_folder, settled

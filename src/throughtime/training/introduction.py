@@ -1,0 +1,35 @@
+"""What a training says before its first step."""
+
+from __future__ import annotations
+
+from throughtime.models.language import LanguageModel
+from throughtime.objective.evaluation import WARM_UP, is_exact
+from throughtime.recipe import BUDGETS, Recipe
+from throughtime.streams.partition import Partition
+from throughtime.text.dataset import Dataset, describe
+
+ESTIMATED = (
+    f"validation during training is an estimate, from lanes that begin with a warm-up of {WARM_UP} tokens; the final "
+    "figure is exact"
+)
+
+
+def introduction(recipe: Recipe, dataset: Dataset, cut: Partition, model: LanguageModel) -> list[str]:
+    """A training in lines: what is odd about the text, its tokens, the model, the windows."""
+    settings, tokenizer = recipe.model, dataset.tokenizer
+    budget = next(f"{getattr(recipe.training, unit):g} {unit}" for unit in BUDGETS if getattr(recipe.training, unit))
+    return [
+        *dataset.notes,
+        f"text: {', '.join(recipe.text.sources)}",
+        f"vocabulary: {tokenizer.vocabulary_size:,} {tokenizer.kind} tokens",
+        *(describe(name, tokenizer, ids) for name, ids in dataset.splits().items()),
+        f"model: {settings.layers} x {settings.cell} of {settings.hidden_size} units, "
+        f"{count_parameters(model):,} parameters, run by {model.engine} ({model.engine_reason})",
+        f"an epoch is {cut.windows_in(0):,} windows ({recipe.streams.partition}) of {cut.lanes} lanes x "
+        f"{cut.window} tokens; truncation {recipe.gradient.truncation}; the budget is {budget}",
+        *([] if dataset.valid is None or is_exact(dataset.valid) else [ESTIMATED]),
+    ]
+
+
+def count_parameters(model: LanguageModel) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,199 @@
+"""When a model in training is validated, and on how much text, so that it costs at most a tenth of the time.
+
+A budget of steps or epochs is planned once, from counts of tokens alone: the same recipe gives the same run. A budget
+of minutes is planned by the clock, again before each validation.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import final
+
+SHARE = 0.1
+"""Most of a training's time that its validations take."""
+TOKEN_COST = 0.4
+"""Time of a token that is validated, in tokens that are trained on: a forward pass without the backward pass."""
+LEAST = 2
+"""Validations, where as many are asked for, before less than the whole text is read: one on the way, one at the end."""
+LEAST_TOKENS = 8192
+"""Tokens that a validation reads at least."""
+FREE_PRODUCTS = 1 << 36
+"""Multiplications: validations that take no more all together, about a second, are as many as the recipe asks for."""
+FREE_SECONDS = 1.0
+"""The same for a budget of minutes."""
+ROUNDING = 1e-9
+
+
+@dataclass
+class Record:
+    """The validations so far, as a checkpoint keeps them."""
+
+    count: int = 0
+    """Number of them."""
+    tokens: int = 0
+    """Tokens that each validation reads; 0 before that is planned."""
+    at: float = 0.0
+    """By the clock: seconds of training at which the last one began."""
+    seconds: float = 0.0
+    """By the clock: seconds that all of them took."""
+
+
+@final
+class Load:
+    """How much a validation has to read, and by how large a model.
+
+    Args:
+        tokens: targets of the whole validation text; 0: there is none.
+        whole: tokens that a validation on all of it reads, its warm-up included.
+        parameters: of the model.
+    """
+
+    def __init__(self, tokens: int, whole: int, parameters: int):
+        self.tokens, self.whole, self.parameters = tokens, whole, parameters
+
+    def affordable(self, count: int, trained: float, wanted: int, free: bool) -> tuple[int, int]:
+        """Validations that so much training can pay for, of those wanted, and the tokens that each reads.
+
+        Args:
+            count: validations that whole readings of the text could be paid for.
+            trained: tokens that all validations together may read.
+            wanted: validations that the recipe asks for.
+            free: whether there is nothing to save.
+        """
+        if free or not self.tokens or count >= wanted:
+            return wanted, self.tokens
+        if count >= LEAST:
+            return count, self.tokens
+        affordable = min(wanted, LEAST)
+        return affordable, min(self.tokens, max(LEAST_TOKENS, int(trained / affordable) - (self.whole - self.tokens)))
+
+
+class Schedule(ABC):
+    """Says when a validation is due.
+
+    Attributes:
+        wanted: validations that the recipe asks for.
+        record: the validations so far.
+    """
+
+    def __init__(self, wanted: int, load: Load, record: Record):
+        self.wanted, self.load, self.record = wanted, load, record
+
+    @abstractmethod
+    def due(self, before: float, progress: float, seconds: float, trained: int) -> bool:
+        """Whether a validation is due after a step.
+
+        Args:
+            before: progress before the step, from 0 to 1.
+            progress: progress after it.
+            seconds: time of the training so far, its validations included.
+            trained: tokens trained on so far.
+        """
+
+    @abstractmethod
+    def plan(self, seconds: float, trained: int) -> int:
+        """Validations that are affordable from here on; settles how many tokens each reads.
+
+        Args:
+            seconds: time of the training so far, its validations included.
+            trained: tokens trained on so far.
+        """
+
+    @abstractmethod
+    def note(self) -> str | None:
+        """A line where less is validated than the recipe asks for."""
+
+    @abstractmethod
+    def add(self, at: float, seconds: float) -> None:
+        """Record a validation.
+
+        Args:
+            at: seconds of training at which it began.
+            seconds: how long it took.
+        """
+
+    def _note_on(self, count: int) -> str | None:
+        tokens = self.record.tokens
+        if count >= self.wanted and tokens >= self.load.tokens:
+            return None
+        read = "" if tokens >= self.load.tokens else f", on {tokens:,} of {self.load.tokens:,} tokens each"
+        return (
+            f"validations: {count} of {self.wanted}{read}; more would take over {SHARE:.0%} of the training "
+            "(a shorter validation text, or a larger budget, makes room for them)"
+        )
+
+
+@final
+class ScheduleBySteps(Schedule):
+    """Validations evenly spread over a number of steps.
+
+    Args:
+        trained: tokens that the whole budget trains on.
+    """
+
+    def __init__(self, wanted: int, load: Load, record: Record, trained: float):
+        super().__init__(wanted, load, record)
+        allowed = SHARE * trained / TOKEN_COST
+        free = wanted * load.whole * load.parameters <= FREE_PRODUCTS
+        count = int(allowed / load.whole) if load.whole else wanted
+        self.count, tokens = load.affordable(count, allowed, wanted, free)
+        record.tokens = record.tokens or tokens
+
+    def plan(self, seconds: float, trained: int) -> int:  # noqa: ARG002
+        return self.count
+
+    def due(self, before: float, progress: float, seconds: float, trained: int) -> bool:  # noqa: ARG002
+        return int(progress * self.count + ROUNDING) > int(before * self.count + ROUNDING)
+
+    def add(self, at: float, seconds: float) -> None:  # noqa: ARG002
+        self.record.count += 1  # and no times: checkpoints would differ from run to run
+
+    def note(self) -> str | None:
+        return self._note_on(self.count)
+
+
+@final
+class ScheduleByClock(Schedule):
+    """Validations spread over a time, as evenly and as many as their cost allows.
+
+    Args:
+        budget: seconds of the training.
+    """
+
+    def __init__(self, wanted: int, load: Load, record: Record, budget: float):
+        super().__init__(wanted, load, record)
+        self.budget = budget
+        self._planned: int | None = None
+
+    def due(self, before: float, progress: float, seconds: float, trained: int) -> bool:  # noqa: ARG002
+        done = min(1.0, self.record.at / self.budget)
+        wanted = max(1, round(self.wanted * (1 - done)))
+        if progress < done + (1 - done) / wanted - ROUNDING:
+            return False
+        count = self.plan(seconds, trained)
+        return progress >= done + (1 - done) / count - ROUNDING
+
+    def plan(self, seconds: float, trained: int) -> int:
+        record, load = self.record, self.load
+        done = min(1.0, record.at / self.budget)
+        wanted = max(1, round(self.wanted * (1 - done)))
+        allowed = max(SHARE * self.budget, FREE_SECONDS) - record.seconds
+        if record.seconds:
+            count, tokens = min(wanted, int(allowed * record.count / record.seconds)), record.tokens
+        else:
+            token_seconds = TOKEN_COST * (seconds - record.seconds) / max(trained, 1)
+            count = int(allowed / (token_seconds * load.whole)) if load.whole and token_seconds else wanted
+            count, tokens = load.affordable(count, allowed / token_seconds if token_seconds else 0, wanted, False)
+        record.tokens = record.tokens or tokens
+        self._planned = record.count + max(count, 1)
+        return max(count, 1)
+
+    def add(self, at: float, seconds: float) -> None:
+        record = self.record
+        record.count += 1
+        record.at = at
+        record.seconds += seconds
+
+    def note(self) -> str | None:
+        return None if self._planned is None else self._note_on(self._planned)
