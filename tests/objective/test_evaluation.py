@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,8 @@ from helpers import ArrayTokens
 from throughtime.models.language import LanguageModel
 from throughtime.objective import evaluation
 from throughtime.objective.evaluation import total_nats
-from throughtime.recipe import Model
+from throughtime.recipe import Model, Text
+from throughtime.text.dataset import prepare
 from throughtime.training.evaluation import InTraining
 
 V = 17
@@ -29,6 +33,14 @@ def model_of(cell, gain=1.0, layers=1, **options):
 
 def text_of(length, documents=(0,)):
     return ArrayTokens(np.random.default_rng(length).integers(V, size=length), documents)
+
+
+def ids_of(folder, length):
+    """A text on disk, in characters."""
+    letters = np.random.default_rng(length).integers(V - 1, size=length).astype(np.uint8) + ord("a")
+    (folder / f"{length}.txt").write_bytes(letters.tobytes())
+    settings = Text(sources=[str(folder / f"{length}.txt")], split=(1.0, 0.0, 0.0))
+    return prepare(settings).train
 
 
 @torch.no_grad()
@@ -53,24 +65,131 @@ def test_the_figure_does_not_depend_on_the_lanes(cell, lanes, monkeypatch):
     assert nats == pytest.approx(plain_loop(model, text).sum(), rel=1e-6)
 
 
+class Counted:
+    """A predictor that counts the tokens that pass through it."""
+
+    def __init__(self, model):
+        self._model, self.tokens, self.lanes = InTraining(model), 0, []
+
+    @property
+    def state_tolerance(self):
+        return self._model.state_tolerance
+
+    def initial_state(self, batch_size):
+        return self._model.initial_state(batch_size)
+
+    def nats(self, inputs_TB, *rest):
+        self.tokens += inputs_TB.size
+        self.lanes.append(inputs_TB.shape[1])
+        return self._model.nats(inputs_TB, *rest)
+
+    def advance(self, inputs_TB, *rest):
+        self.tokens += inputs_TB.size
+        return self._model.advance(inputs_TB, *rest)
+
+
+def latched():
+    """A cell that sums up all it has read and forgets nothing."""
+    return model_of("lstm", forget_bias=40.0)
+
+
+def chaotic():
+    """A network whose states move apart however close they begin."""
+    return model_of("elman", gain=3.0)
+
+
+@pytest.mark.parametrize("network", [latched, chaotic])
+def test_a_network_that_never_forgets_is_read_by_one_lane(network, monkeypatch):
+    monkeypatch.setattr(evaluation, "WINDOW", 8)
+    model, text = network(), text_of(400)
+    counted = Counted(model)
+    assert total_nats(counted, text, 7)[0] == pytest.approx(plain_loop(model, text).sum(), rel=1e-6)
+    assert counted.lanes[-1] == 1
+    assert counted.tokens < 1.4 * 400  # the trial, and one pass
+
+
 @pytest.mark.parametrize("kept", [1 << 26, 4000])
-def test_a_network_that_never_forgets_is_followed_to_the_end(kept, monkeypatch):
-    """A cell that sums up all it has read: lanes never meet, and none is right before its predecessor is."""
+def test_lanes_that_do_not_meet_after_two_corrections_are_read_one_after_the_other(kept, monkeypatch):
+    """Most lanes begin with a document, so that the trial is passed; the last three hang on one another."""
     monkeypatch.setattr(evaluation, "WINDOW", 8)
     monkeypatch.setattr(evaluation, "STATES_KEPT_BYTES", kept)
-    model, text = model_of("lstm", forget_bias=40.0), text_of(400)
-    assert total_nats(InTraining(model), text, 7)[0] == pytest.approx(plain_loop(model, text).sum(), rel=1e-6)
+    model, text = latched(), text_of(400, [25 * lane for lane in range(13)])
+    counted = Counted(model)
+    assert total_nats(counted, text, 16)[0] == pytest.approx(plain_loop(model, text).sum(), rel=1e-6)
+    assert counted.lanes[-1] == 1
+    assert counted.tokens < 2.6 * 400
 
 
-def test_lanes_that_meet_are_not_run_twice(monkeypatch):
+@pytest.mark.parametrize("gain", [0.3, 1.0])
+@pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
+def test_a_network_that_forgets_is_read_little_more_than_once(cell, gain, monkeypatch):
     monkeypatch.setattr(evaluation, "WINDOW", 32)
-    model, text = model_of("lstm", gain=0.3), text_of(8001)
-    hidden, read = LanguageModel._hidden, []
-    monkeypatch.setattr(
-        LanguageModel, "_hidden", lambda self, ids, *rest: read.append(ids.numel()) or hidden(self, ids, *rest)
-    )
-    total_nats(InTraining(model), text, 8)
-    assert sum(read) < 8000 * 1.6
+    counted = Counted(model_of(cell, gain))
+    total_nats(counted, text_of(8001), 8)
+    assert counted.tokens < 8000 * 1.4
+    assert counted.lanes[0] == 8
+
+
+def test_a_measure_says_how_the_text_was_read(tmp_path):
+    ids = ids_of(tmp_path, 5000)
+    assert evaluation.evaluate(InTraining(model_of("lstm")), ids).reading == "4 lanes"
+    assert evaluation.evaluate(InTraining(latched()), ids).reading == "one lane"
+    assert evaluation.evaluate(InTraining(model_of("lstm")), ids, 1).reading == "one lane"
+
+
+def test_memory_does_not_grow_with_the_text(monkeypatch):
+    monkeypatch.setattr(evaluation, "WINDOW", 4)
+    monkeypatch.setattr(evaluation, "STATES_KEPT_BYTES", 1 << 14)
+    model, peaks = InTraining(model_of("lstm")), []
+    for length in (2000, 8000):
+        text = text_of(length)
+        total_nats(model, text, 8)
+        tracemalloc.start()
+        total_nats(model, text, 8)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 8 * 8 * (8000 - 2000) // 8 // 4 + 10_000  # the nats of every window and lane
+
+
+@pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
+def test_an_estimate_is_close_to_the_exact_figure_and_costs_one_pass_whatever_the_network(cell, tmp_path):
+    ids = ids_of(tmp_path, 20_000)
+    model = model_of(cell)
+    counted = Counted(model)
+    estimated, exact = evaluation.estimate(counted, ids), evaluation.evaluate(InTraining(model), ids)
+    assert (estimated.tokens, estimated.bytes) == (exact.tokens, exact.bytes)
+    assert estimated.nats_per_token == pytest.approx(exact.nats_per_token, rel=1e-5)
+    assert counted.tokens <= evaluation.tokens_of_estimate(ids) + 2 * 19  # the last lane may be shorter
+    for network in (latched, chaotic):
+        counted = Counted(network())
+        evaluation.estimate(counted, ids)
+        assert counted.tokens < 1.2 * 20_000
+
+
+def test_an_estimate_of_a_short_text_is_exact(tmp_path):
+    ids, model = ids_of(tmp_path, 1500), InTraining(latched())
+    assert evaluation.is_exact(ids)
+    assert evaluation.estimate(model, ids).nats == evaluation.evaluate(model, ids).nats
+
+
+def test_an_estimate_from_a_share_of_the_text_stands_for_all_of_it(tmp_path):
+    ids, model = ids_of(tmp_path, 40_000), model_of("gru")
+    counted = Counted(model)
+    estimated = evaluation.estimate(counted, ids, 10_000)
+    exact = evaluation.evaluate(InTraining(model), ids)
+    assert counted.tokens <= 10_000 + 39 * evaluation.WARM_UP
+    assert (estimated.tokens, estimated.bytes) == (exact.tokens, exact.bytes)
+    assert estimated.bits_per_byte == pytest.approx(exact.bits_per_byte, rel=0.02)
+
+
+def test_a_model_that_gives_nan_ends_too(tmp_path):
+    model = model_of("gru")
+    with torch.no_grad():
+        model.b_o.fill_(math.nan)
+        model.stack.cells[0].W.fill_(math.nan)
+    ids = ids_of(tmp_path, 5000)
+    assert math.isnan(evaluation.evaluate(InTraining(model), ids).nats)
+    assert math.isnan(evaluation.estimate(InTraining(model), ids).nats)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 9])

@@ -82,6 +82,39 @@ def test_a_small_text_by_hand():
     assert last.fresh_TB.tolist() == [[False, True, False]]
 
 
+@quick
+@given(
+    tokens=st.integers(2, 150),
+    lanes=st.integers(1, 40),
+    steps=st.integers(1, 50),
+    documents=st.sets(st.integers(0, 149), max_size=9),
+)
+def test_a_warm_up_reads_the_text_before_each_lane_and_resets_where_there_is_none(tokens, lanes, steps, documents):
+    documents = tuple(sorted(place for place in documents if place < tokens))
+    layout = EvaluationLanes(counted_tokens(tokens, documents), lanes, 8)
+    inputs, _, fresh = layout.warm_up(steps)
+    for lane in range(layout.lanes):
+        before = range(max(0, lane * layout.spacing - steps), lane * layout.spacing)
+        read = inputs[steps - len(before) :, lane]
+        assert read.tolist() == [1000 + place for place in before]
+        assert not inputs[: steps - len(before), lane].any()
+        marks = {place for place in before if place in documents} | {place for place in before if place == 0}
+        assert (fresh[:, lane].nonzero()[0] + lane * layout.spacing - steps).tolist() == sorted(marks)
+
+
+@quick
+@given(tokens=st.integers(2, 300), lanes=st.integers(1, 40), most=st.integers(1, 300))
+def test_a_limit_leaves_evenly_spaced_stretches(tokens, lanes, most):
+    layout = EvaluationLanes(counted_tokens(tokens), lanes, 8, most)
+    inputs, targets, _ = joined(layout)
+    predicted = targets.T[targets.T != NO_TARGET]
+    assert len(predicted) == layout.read <= max(most, layout.lanes)
+    assert len(set(predicted.tolist())) == layout.read
+    assert (inputs[0] - 1000).tolist() == [lane * layout.spacing for lane in range(layout.lanes)]
+    if most >= tokens - 1:
+        assert layout.read == tokens - 1
+
+
 @pytest.mark.parametrize("tokens", [0, 1])
 def test_a_text_without_predictions_has_no_lanes_and_no_windows(tokens):
     layout = EvaluationLanes(counted_tokens(tokens), 4, 3)

@@ -12,7 +12,7 @@ import torch
 
 import throughtime
 from throughtime import recipe as recipes
-from throughtime.errors import ThroughtimeError
+from throughtime.errors import TerminationError, ThroughtimeError
 from throughtime.models.language import LanguageModel
 from throughtime.training import loop
 from throughtime.training.display import Display, quoted
@@ -141,12 +141,14 @@ def test_what_a_run_folder_holds(text, tmp_path):
     assert log.moments[14].progress == pytest.approx(0.5)
 
 
+def patch_estimates(monkeypatch, measures):
+    """Validations find these nats per token, one after the other."""
+    given, estimate = iter(measures), loop.estimate
+    monkeypatch.setattr(loop, "estimate", lambda *read: (f := estimate(*read))._replace(nats=f.tokens * next(given)))
+
+
 def test_best_is_the_best_and_last_the_last(text, tmp_path, monkeypatch):
-    measures = iter([3.0, 1.0, 2.0, 5.0])
-    estimate = loop.estimate
-    monkeypatch.setattr(
-        loop, "estimate", lambda *given: (f := estimate(*given))._replace(nats=f.tokens * next(measures))
-    )
+    patch_estimates(monkeypatch, [3.0, 1.0, 2.0, 5.0])
     folder = train(text, tmp_path / "run").folder
     steps = {
         name: json.loads((folder / name / "model.json").read_text())["trained"]["step"] for name in ("best", "last")
@@ -154,12 +156,72 @@ def test_best_is_the_best_and_last_the_last(text, tmp_path, monkeypatch):
     assert steps == {"best": 20, "last": 30}
 
 
+@pytest.mark.parametrize("unlucky", [math.nan, math.inf])
+def test_a_validation_that_is_not_finite_is_never_the_best(text, tmp_path, monkeypatch, unlucky):
+    patch_estimates(monkeypatch, [unlucky, 3.0, unlucky])
+    log = Log()
+    folder = train(text, tmp_path / "run", display=log).folder
+    trained = json.loads((folder / "best" / "model.json").read_text())["trained"]
+    assert (trained["step"], trained["valid"]["nats_per_token"]) == (20, pytest.approx(3.0))
+    assert [entry["best"] for entry in journal(folder) if entry["event"] == "valid"] == [False, True, False]
+    assert sum("which is never the best" in line for line in log.lines) == 2
+
+
+def test_without_a_finite_validation_the_error_says_that_training_diverged(text, tmp_path, monkeypatch):
+    patch_estimates(monkeypatch, [math.nan] * 3)
+    with pytest.raises(ThroughtimeError, match=r"training diverged: none of the validations .* lower training.learn"):
+        train(text, tmp_path / "run")
+    assert not (tmp_path / "run" / "best").exists()
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip", "rollback"])
+def test_weights_that_are_not_finite_are_neither_kept_nor_sampled_from(text, tmp_path, policy):
+    """A learning rate this high spoils the weights; the loss of a step says so only after the next one."""
+    changes = {"training": {"learning_rate": 1e38, "warmup": 0.0, "nonfinite": policy, "steps": 4, "validations": 4}}
+    log = Log()
+    with pytest.raises(ThroughtimeError, match=r"training diverged|the training went off"):
+        train(text, tmp_path / "run", changes, log)
+    assert policy == "rollback" or not (tmp_path / "run" / "best").exists()
+    assert any("the weights are not finite; this model is not kept" in line for line in log.lines)
+    for folder in tmp_path.glob("run/[bl]*st"):  # what a rollback had made before
+        assert all(parameter.isfinite().all() for parameter in throughtime.load(folder).model.parameters())
+
+
+def test_a_model_whose_weights_are_not_finite_is_not_kept_where_nothing_validates_it(text, tmp_path):
+    changes = {"training": {"learning_rate": 1e38, "warmup": 0.0, "steps": 1}, "text": {"split": [1.0, 0.0, 0.0]}}
+    with pytest.raises(ThroughtimeError, match="training diverged"):
+        train(text, tmp_path / "run", changes)
+    assert not (tmp_path / "run" / "best").exists()
+
+
+def test_a_run_with_a_smaller_budget_than_it_used_up_is_validated_before_it_ends(text, tmp_path):
+    class Impatient(Log):
+        def show(self, moment):
+            if moment.step == 13:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    settings = {"training": {"validations": 1, "steps": 40}}
+    with pytest.raises(TerminationError):
+        train(text, tmp_path / "run", settings, Impatient())
+    result = throughtime.resume(tmp_path / "run", {"training": {"steps": 5}})
+    assert result.ending == "budget"
+    assert math.isfinite(result.measure.nats)
+
+
+def test_what_is_estimated_during_training_is_said_and_the_final_figure_is_exact(text, tmp_path):
+    long = tmp_path / "long.txt"
+    long.write_text(TEXT * 10)
+    log = Log()
+    result = train(long, tmp_path / "run", display=log)
+    assert any(line.startswith("validation during training is an estimate") for line in log.lines)
+    assert result.measure.reading == "2 lanes"
+    short = Log()
+    train(text, tmp_path / "short", display=short)
+    assert not any(line.startswith("validation during training") for line in short.lines)
+
+
 def test_patience_ends_the_training(text, tmp_path, monkeypatch):
-    measures = iter([3.0, 2.0, 2.5, 2.5, 9.0])
-    estimate = loop.estimate
-    monkeypatch.setattr(
-        loop, "estimate", lambda *given: (f := estimate(*given))._replace(nats=f.tokens * next(measures))
-    )
+    patch_estimates(monkeypatch, [3.0, 2.0, 2.5, 2.5, 9.0])
     result = train(text, tmp_path / "run", {"training": {"patience": 2, "validations": 10}})
     assert (result.ending, result.steps) == ("patience", 12)
 
