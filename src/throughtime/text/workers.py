@@ -1,7 +1,8 @@
 """Words and byte pairs by several processes, in the order of the text, and read no faster than ids are taken.
 
-A worker is this module run by itself: on its standard input come the tokeniser, then batches of pieces; their ids go to
-its standard output. Nothing is pickled, and the user's program is not run again, as it would be by `multiprocessing`.
+A worker is this module run by itself, without the working directory on its path: on its standard input come the
+tokeniser, then batches of pieces; their ids go to its standard output. Nothing is pickled, and the user's program is
+not run again, as it would be by `multiprocessing`.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class _Worker:
     def __init__(self, tokenizer: Tokenizer):
         self._dtype = tokenizer.dtype
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-P", "-m", __name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
