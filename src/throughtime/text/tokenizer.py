@@ -22,6 +22,7 @@ from tokenizers import Tokenizer as Library
 from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Text
 from throughtime.text.cache import hash_of
+from throughtime.untrusted import parse_json, read_text
 
 UNKNOWN = "<unk>"
 
@@ -86,6 +87,8 @@ class Tokenizer(ABC):
     def opening(self, prompt: str) -> list[int]:
         """The ids a model reads first: the prompt's, or those of a line end, after which a line begins.
 
+        Where the training text had no line end, the vocabulary may have none: then the first token that was trained.
+
         Raises:
             ThroughtimeError: where the vocabulary lacks a part of the prompt.
         """
@@ -93,7 +96,9 @@ class Tokenizer(ABC):
             ids = [int(index) for index in self.encode(prompt or "\n")]
         except UnicodeEncodeError as error:
             raise ThroughtimeError(f"the prompt is no text at character {error.start}: {error.reason}") from None
-        if self.unknown in ids and prompt:
+        if self.unknown in ids and not prompt:
+            return [next((index for index in range(len(self.pieces)) if index != self.unknown), 0)]
+        if self.unknown in ids:
             known = self.decode(ids)
             raise ThroughtimeError(f"the model's vocabulary lacks a part of the prompt, which reads to it as {known!r}")
         return ids
@@ -180,43 +185,93 @@ def load(path: Path) -> Tokenizer:
     """Read a `tokenizer.json`.
 
     Raises:
-        ThroughtimeError: where the file is missing, damaged, or not one of the four kinds.
+        ThroughtimeError: where the file is missing, damaged, or not one that this project writes.
     """
+    content = read_text(path)
     try:
-        return from_json(path.read_text("utf-8"))
-    except OSError as error:
-        raise ThroughtimeError(f"cannot read the tokeniser {path}: {error.strerror}") from None
-    except Exception as error:  # the library raises bare Exception
-        raise ThroughtimeError(f"{path} is not a tokeniser of this project: {error}") from None
+        return from_json(content)
+    except (KeyError, TypeError, ValueError) as error:  # ThroughtimeError is a ValueError
+        what = " ".join(str(error).split())
+        raise ThroughtimeError(f"{path} is not a tokeniser of this project: {what}") from None
 
 
 def from_json(content: str) -> Tokenizer:
-    """The tokeniser that `to_json` wrote. What is none raises any exception that the library has."""
-    return _of(Library.from_str(content))
+    """The tokeniser that `to_json` wrote.
+
+    The library never reads the content: a tokeniser is made anew from the tokens and merges in it, and must then be the
+    one that the content describes, so that nothing in it can make the library cut, fill or change a text.
+
+    Raises:
+        ValueError, KeyError, TypeError: where the content is anything else.
+    """
+    description = parse_json(content, "it")
+    library = _made_anew(description)
+    wanted = json.loads(library.to_str())
+    difference: str | None = next(iter(sorted(wanted.keys() - description.keys())), None)
+    difference = difference or _differs(description, wanted)
+    if difference is not None:
+        raise ValueError(f"its {difference or 'content'} is not as this project writes it")
+    return _of(library)
+
+
+def _made_anew(description: Any) -> Library:
+    """A library tokeniser with the tokens and merges of a description, and nothing else of it."""
+    model = description["model"]
+    vocabulary = model["vocab"]
+    if not isinstance(vocabulary, dict) or any(type(index) is not int for index in vocabulary.values()):
+        raise ValueError("its vocabulary does not give each token an id")
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    if [vocabulary[token] for token in tokens] != list(range(len(tokens))):
+        raise ValueError("its ids are not 0, 1, 2, ...")
+    match model["type"]:
+        case "WordLevel":
+            if tokens[:1] != [UNKNOWN]:
+                raise ValueError(f"its first token is not {UNKNOWN}")
+            pattern = description["pre_tokenizer"]["pattern"]["Regex"]
+            if pattern not in (ANY_CHARACTER, WORD):
+                raise ValueError("it is neither of characters nor of words")
+            if pattern == ANY_CHARACTER and any(len(token) != 1 for token in tokens[1:]):
+                raise ValueError("a token is not one character")
+            if "" in tokens:
+                raise ValueError("a token is empty")
+            return _level_library(tokens[1:], pattern)
+        case "BPE":
+            merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in model["merges"]]
+            return _merging_library(tokens, merges)
+    raise ValueError("it is neither of bytes, characters, words nor byte pairs")
+
+
+def _differs(found: Any, wanted: Any) -> str | None:
+    """Where a description is not as it should be, as a path; None where it is. Other versions of the library write
+    fewer settings, and merges as strings."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key, value in found.items():
+            if key not in wanted:
+                return str(key)
+            if key == "merges":
+                value = [merge.split(" ") if isinstance(merge, str) else merge for merge in value]
+            inner = _differs(value, wanted[key])
+            if inner is not None:
+                return f"{key}.{inner}".rstrip(".")
+        return None
+    return None if type(found) is type(wanted) and found == wanted else ""
 
 
 def _of(library: Library) -> Tokenizer:
-    """The tokeniser around a library one, of the kind that its parts tell."""
+    """The tokeniser around a library one that this file made."""
     vocabulary = library.get_vocab()
     tokens = sorted(vocabulary, key=vocabulary.__getitem__)
-    if sorted(vocabulary.values()) != list(range(len(tokens))):
-        raise ValueError("its ids are not 0, 1, 2, ...")
     description = json.loads(library.to_str())
-    if description["normalizer"]:
-        raise ValueError("it changes the text before it cuts it")
-    match description["model"]["type"], (description["pre_tokenizer"] or {}).get("pattern"):
-        case "WordLevel", {"Regex": pattern}:
-            pieces = [token.encode() for token in tokens]
-            if pattern == ANY_CHARACTER:
-                return CharTokenizer(library, pieces, vocabulary[UNKNOWN])
-            return LibraryTokenizer("word", library, pieces, vocabulary[UNKNOWN])
-        case "BPE", _:
-            byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
-            pieces = [bytes(byte_of[character] for character in token) for token in tokens]
-            if not description["model"]["merges"] and pieces == [bytes([byte]) for byte in range(256)]:
-                return ByteTokenizer(library, pieces, None)
-            return LibraryTokenizer("bpe", library, pieces, None)
-    raise ValueError("it is neither of bytes, characters, words nor byte pairs")
+    if description["model"]["type"] == "WordLevel":
+        pieces = [token.encode() for token in tokens]
+        if description["pre_tokenizer"]["pattern"]["Regex"] == ANY_CHARACTER:
+            return CharTokenizer(library, pieces, vocabulary[UNKNOWN])
+        return LibraryTokenizer("word", library, pieces, vocabulary[UNKNOWN])
+    byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
+    pieces = [bytes(byte_of[character] for character in token) for token in tokens]
+    if description["pre_tokenizer"]["type"] == "ByteLevel":
+        return ByteTokenizer(library, pieces, None)
+    return LibraryTokenizer("bpe", library, pieces, None)
 
 
 def _byte_library() -> Library:
@@ -240,7 +295,13 @@ def _word_library(pieces: Iterable[bytes], settings: Text) -> Library:
     counted = _level_library([], WORD)
     counted.train_from_iterator((piece.decode() for piece in pieces), trainer)
     vocabulary = counted.get_vocab()
-    return _level_library([word for word in sorted(vocabulary, key=vocabulary.__getitem__) if word != UNKNOWN], WORD)
+    words = [word for word in sorted(vocabulary, key=vocabulary.__getitem__) if word != UNKNOWN]
+    if not words:
+        raise ThroughtimeError(
+            f"no word stands {settings.minimum_count} times in the training text, so that the vocabulary would be "
+            "empty; set text.minimum_count = 1, name more text, or use --tokens char or bpe"
+        )
+    return _level_library(words, WORD)
 
 
 def _level_library(tokens: Sequence[str], pattern: str) -> Library:
@@ -256,14 +317,7 @@ def _pair_library(pieces: Iterable[bytes], settings: Text) -> Library:
         raise ThroughtimeError(
             f"text.vocabulary_size must be over 256 for bpe (the bytes come first), got {settings.vocabulary_size}"
         )
-    library = Library(models.BPE())
-    library.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PAIR), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    library.decoder = decoders.ByteLevel()
+    library = _in_pairs(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=settings.vocabulary_size,
         min_frequency=settings.minimum_count,
@@ -272,6 +326,35 @@ def _pair_library(pieces: Iterable[bytes], settings: Text) -> Library:
     )
     library.train_from_iterator((piece.decode() for piece in pieces), trainer)
     return library
+
+
+def _in_pairs(model: models.BPE) -> Library:
+    library = Library(model)
+    library.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PAIR), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    library.decoder = decoders.ByteLevel()
+    return library
+
+
+def _merging_library(tokens: Sequence[str], merges: Sequence[tuple[str, str]]) -> Library:
+    """Bytes, or byte pairs, from their tokens and merges.
+
+    Raises:
+        ValueError: where a byte has no token, a token is not of bytes, or a merge is not of two tokens that make one.
+    """
+    characters, known = _byte_characters(), set(tokens)
+    if not merges and list(tokens) == characters:
+        return _byte_library()
+    if not known.issuperset(characters) or not all(token and set(token) <= set(characters) for token in tokens):
+        raise ValueError("its tokens are not bytes and sequences of them")
+    for merge in merges:
+        if len(merge) != 2 or not known.issuperset((*merge, "".join(merge))):
+            raise ValueError(f"the merge {merge!r} is not of two tokens that make a third")
+    return _in_pairs(models.BPE({token: index for index, token in enumerate(tokens)}, list(merges)))
 
 
 def _code_points(piece: bytes) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint32]:
