@@ -73,7 +73,7 @@ def gradients(run: Path, text: str, ways: Mapping[str, Gradient], draws: int) ->
     loaded = throughtime.load(run)
     assert loaded.recipe is not None
     streams, text_settings = loaded.recipe.streams, loaded.recipe.text
-    model, tokens = loaded.model.requires_grad_(True), tokenise([text], loaded.tokenizer, text_settings)
+    model, tokens = loaded.model.requires_grad_(True), tokenise([text], loaded.tokenizer, text_settings).ids
     found: dict[str, list[Epoch]] = {way: [] for way in ways}
     for draw in range(draws):
         for way, epochs in found.items():

@@ -12,10 +12,10 @@ from helpers import corpus_of
 from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Text
 from throughtime.text import corpus as corpora
-from throughtime.text import sources, tokenizer
+from throughtime.text import plain, tokenizer
 from throughtime.text.corpus import Corpus, open_corpus, read_pieces, scan, split_corpus
 from throughtime.text.corpus import notes as notes_on
-from throughtime.text.sources import read_blocks
+from throughtime.text.plain import read_blocks
 
 SHAKESPEARE = Path(__file__).parents[2].parent / "shared" / "data" / "text" / "shakespeare.txt"
 
@@ -38,7 +38,7 @@ def bytes_of(corpus: Corpus) -> bytes:
 
 
 def set_block(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(sources, "BLOCK", size)
+    monkeypatch.setattr(plain, "BLOCK", size)
     monkeypatch.setattr(corpora, "BLOCK", size)
 
 
@@ -59,8 +59,8 @@ def test_bytes_that_are_not_utf8_are_an_error(folder, monkeypatch, content, find
     set_block(monkeypatch, block)
     with pytest.raises(ThroughtimeError) as caught:
         scan(corpus_of(folder, b"fine", content), tokens)
-    remedy = "use --tokens byte, or name its encoding, such as --set text.encoding=latin-1"
-    assert str(caught.value) == f"1.txt is not UTF-8: byte {finding}; {remedy}"
+    assert str(caught.value).startswith(f"1.txt is not UTF-8: byte {finding}; ")
+    assert str(caught.value).endswith(", or use --tokens byte")
 
 
 @pytest.mark.parametrize("block", [2, 1 << 22])

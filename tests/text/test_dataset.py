@@ -1,12 +1,14 @@
 """From settings to ids of each split: made once, found again, and made anew when the text changes."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.recipe import Text
-from throughtime.text import dataset
+from throughtime.text import dataset, plain
+from throughtime.text.corpus import open_corpus, scan
 from throughtime.text.dataset import describe, held_out, prepare, tokenise
 
 
@@ -22,6 +24,10 @@ def cached(tmp_path, monkeypatch):
 def write(name: str, content: str | bytes) -> str:
     Path(name).write_bytes(content.encode() if isinstance(content, str) else content)
     return name
+
+
+def digests_of(prepared) -> dict[str, str]:
+    return {name: ids.facts.text for name, ids in prepared.splits().items()}
 
 
 def text_of(ids, tokenizer) -> str:
@@ -148,7 +154,7 @@ def test_separators_and_files_open_documents():
 
 def test_other_texts_get_the_ids_of_the_vocabulary_there_is():
     settings = Text(sources=(write("a.txt", "aabb"),), split=(1.0, 0.0, 0.0))
-    ids = tokenise([write("b.txt", "bza"), write("c.txt", "a")], prepare(settings).tokenizer, settings)
+    ids = tokenise([write("b.txt", "bza"), write("c.txt", "a")], prepare(settings).tokenizer, settings).ids
     assert ids.read(0, 4).tolist() == [2, 0, 1, 1]
     assert ids.documents.tolist() == [0, 3]
     with pytest.raises(ThroughtimeError, match=r"^there is no text in empty: it gives 0 bytes$"):
@@ -167,8 +173,9 @@ def test_other_texts_get_the_ids_of_the_vocabulary_there_is():
 def test_what_was_held_out_is_found_again(settings, expected):
     write("c.txt", "other")
     wanted = Text(sources=(write("a.txt", "abcdefghij"),), tokens="byte", **settings)
-    tokenizer = prepare(wanted).tokenizer
-    name, ids = held_out(wanted, tokenizer)
+    prepared = prepare(wanted)
+    tokenizer = prepared.tokenizer
+    name, ids = held_out(wanted, tokenizer, digests_of(prepared))
     assert (name, text_of(ids, tokenizer)) == expected
 
 
@@ -177,42 +184,30 @@ def test_what_was_held_out_is_found_again(settings, expected):
     [
         (["a.txt"], "the run's recipe leaves no text to test or validate on; name a text"),
         (["a.txt", "-"], "the run was trained from standard input, which is gone; name a text"),
+        (["/dev/stdin"], "the run was trained from standard input, which is gone; name a text"),
     ],
 )
 def test_nothing_held_out_is_an_error(sources, message):
-    tokenizer = prepare(Text(sources=(write("a.txt", "abc"),), split=(1.0, 0.0, 0.0))).tokenizer
+    prepared = prepare(Text(sources=(write("a.txt", "abc"),), split=(1.0, 0.0, 0.0)))
     with pytest.raises(ThroughtimeError) as caught:
-        held_out(Text(sources=sources, split=(1.0, 0.0, 0.0)), tokenizer)
+        held_out(Text(sources=sources, split=(1.0, 0.0, 0.0)), prepared.tokenizer, digests_of(prepared))
     assert str(caught.value) == message
 
 
 def test_oddities_of_every_split_are_noted():
-    settings = Text(sources=(write("a.txt", "a\0b"),), valid=(write("b.txt", "\ufeffv"),), test=(write("c.txt", ""),))
+    settings = Text(
+        sources=(write("a.txt", "a\0b\n"),), valid=(write("b.txt", "\ufeffv"),), test=(write("c.txt", "c\rd\r"),)
+    )
     assert prepare(settings).notes == (
         "a.txt holds 1 NUL bytes, kept as text; is it a text file?",
         "b.txt begins with a byte-order mark, kept as text; text.encoding = 'utf-8-sig' leaves it out",
-        "c.txt is empty and adds nothing",
+        "c.txt has 2 line ends that are a CR alone, kept as text; `tr '\\r' '\\n'` makes them LF",
     )
 
 
 def test_an_oddity_of_a_file_is_noted_once():
     prepared = prepare(Text(sources=(write("a.txt", "some line\r\n" * 100),)))
     assert prepared.notes == ("a.txt has 100 CR LF line ends, kept as text; text.newlines = 'lf' makes them LF",)
-
-
-def test_ids_of_another_text_are_not_taken(cached):
-    settings = Text(sources=(write("a.txt", "ab"),), split=(1.0, 0.0, 0.0), tokens="byte")
-    prepare(settings)
-    [place] = (cached / "ids").glob("*.json")
-    content = place.read_bytes()
-    place.unlink()
-    prepare(Text(sources=(write("b.txt", "cd"),), split=(1.0, 0.0, 0.0), tokens="byte"))
-    [other] = (cached / "ids").glob("*.json")
-    other.write_bytes(content)
-    with pytest.raises(ThroughtimeError) as caught:
-        prepare(Text(sources=("b.txt",), split=(1.0, 0.0, 0.0), tokens="byte"))
-    message = f"the ids {other} belong to another text or tokeniser; delete the file to make it anew"
-    assert str(caught.value) == message
 
 
 def test_a_line_describes_a_split():
@@ -224,3 +219,149 @@ def test_a_line_describes_a_split():
     assert describe("valid", prepared.tokenizer, prepared.valid) == (
         "valid 4 tokens, 5 bytes, 0.8000 tokens per byte, 25 % unknown, decoding gives the text back: no"
     )
+
+
+@pytest.mark.parametrize("option", ["valid", "test"])
+@pytest.mark.parametrize("name", ["empty.txt", "folder"])
+def test_a_text_named_to_be_held_out_must_not_be_empty(option, name):
+    write("a.txt", "abc\n" * 9), write("empty.txt", "")
+    Path("folder").mkdir()
+    write("folder/empty.txt", "")
+    with pytest.raises(ThroughtimeError) as caught:
+        prepare(Text(sources=("a.txt",), **{option: (name,)}))
+    assert str(caught.value) == f"there is no text in {name}, named by --{option}: it gives 0 bytes"
+
+
+def test_a_test_text_alone_leaves_a_share_to_validate_on():
+    prepared = prepare(Text(sources=(write("a.txt", "0123456789\n" * 100),), test=(write("t.txt", "xyz\n"),)))
+    sizes = {name: ids.facts.bytes for name, ids in prepared.splits().items()}
+    assert sizes == {"train": 1045, "valid": 55, "test": 4}
+
+
+def test_without_a_text_to_validate_on_it_is_said():
+    prepared = prepare(Text(sources=(write("a.txt", "abc\n" * 9),), split=(1.0, 0.0, 0.0)))
+    assert prepared.notes == ("no text is left to validate on: best/ will be the last model, however good it is",)
+
+
+@pytest.mark.parametrize("option", ["valid", "test"])
+@pytest.mark.parametrize("twin", [False, True])
+def test_a_text_that_is_held_out_is_not_trained_on(option, twin):
+    Path("f").mkdir()
+    write("f/a.txt", "aaa\n" * 9), write("f/b.txt", "bbb\n" * 9)
+    name = write("copy.txt", "bbb\n" * 9) if twin else "f/b.txt"
+    prepared = prepare(Text(sources=("f",), split=(1.0, 0.0, 0.0), **{option: (name,)}))
+    assert text_of(prepared.train, prepared.tokenizer) == "aaa\n" * 9
+    assert f"f/b.txt is not trained on: --{option} names it, or its like" in prepared.notes
+    assert text_of(getattr(prepared, option), prepared.tokenizer) == "<unk><unk><unk>\n" * 9
+
+
+def test_a_text_that_is_all_held_out_leaves_nothing_to_train_on():
+    with pytest.raises(ThroughtimeError, match=r"there is too little text to train on: a\.txt gives 0 bytes"):
+        prepare(Text(sources=(write("a.txt", "abc\n" * 9),), test=("a.txt",)))
+
+
+def test_one_text_to_validate_and_to_test_on_is_said():
+    write("a.txt", "abc\n" * 9)
+    prepared = prepare(Text(sources=("a.txt",), valid=(write("v.txt", "ab\n" * 5),), test=("v.txt",)))
+    assert prepared.notes == ("v.txt is validated on and tested on: its figures are of one text",)
+
+
+def test_a_separator_that_separates_nothing_is_said():
+    name = write("a.txt", "one\n\ntwo\n\n" * 20)
+    assert prepare(Text(sources=(name,), separator="\n\n")).notes == ()
+    [note] = prepare(Text(sources=(name,), separator="\\n\\n")).notes
+    assert note == (
+        "text.separator '\\\\n\\\\n' is nowhere in the text: every file is one document; in TOML, \\n is a line end in "
+        "double quotes only"
+    )
+    tokenizer = prepare(Text(sources=(name,))).tokenizer
+    assert tokenise([name], tokenizer, Text(separator="|")).notes == (
+        "text.separator '|' is nowhere in the text: every file is one document",
+    )
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 1 << 22])
+def test_separators_are_counted_over_block_boundaries(monkeypatch, block):
+    monkeypatch.setattr(plain, "BLOCK", block)
+    corpus = open_corpus([write("a.txt", "ab<|>cd<|>\r\n<unk>\r\n")], Text())
+    found = scan(corpus, "word", b"<|>")
+    assert (found.separators, found.line_ends) == (2, 2)
+    assert {kind: count for _, kind, count in found.oddities} == {"crlf": 2, "unknown": 1}
+
+
+def test_a_literal_unk_is_said_where_words_are_tokens():
+    name = write("a.txt", "the <unk> sat on the <unk>\n" * 20)
+    [note] = prepare(Text(sources=(name,), tokens="word")).notes
+    assert note == "a.txt holds 40 times a literal <unk>, which is read as a word that the vocabulary lacks"
+    assert prepare(Text(sources=(name,), tokens="char")).notes == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u6211\u4eec\u7684\u56fd\u5bb6\u3002\n" * 20,
+        "\u3053\u308c\u306f\u732b\u3067\u3059\n" * 20,
+        "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35\n" * 20,
+    ],
+)
+def test_scripts_without_spaces_are_said_where_words_are_tokens(text):
+    name = write("a.txt", text)
+    [note] = prepare(Text(sources=(name,), tokens="word")).notes
+    assert note.startswith("a.txt is in a script that does not separate words")
+    assert note.endswith("--tokens char or bpe suits it better")
+    assert prepare(Text(sources=(name,), tokens="char")).notes == ()
+
+
+def test_a_vocabulary_that_lacks_most_of_the_text_is_said():
+    rare = " ".join(f"word{n}" for n in range(100)) + "\nend\nend\n"
+    [note] = prepare(Text(sources=(write("a.txt", rare + "\n" * 80),), tokens="word", split=(0.9, 0.1, 0.0))).notes
+    assert note.startswith("93% of the training tokens are not in the vocabulary")
+
+
+@pytest.mark.parametrize("kind", ["byte", "char", "word", "bpe"])
+def test_a_text_without_a_line_end_is_said(kind):
+    prepared = prepare(Text(sources=(write("a.txt", "ACGT ACGT " * 40),), tokens=kind, vocabulary_size=300))
+    assert prepared.notes == (
+        "the training text has no line end, which is what a text without a prompt begins after: give a prompt",
+    )
+
+
+def test_an_encoding_for_bytes_is_said_to_do_nothing():
+    [note] = prepare(Text(sources=(write("a.txt", "abc\n" * 20),), tokens="byte", encoding="latin-1")).notes
+    assert note.startswith("text.encoding = 'latin-1' does nothing")
+
+
+OTHER = {
+    "edited": lambda: write("a.txt", "abcdefgxyz"),
+    "shorter": lambda: write("a.txt", "ab"),
+    "empty": lambda: write("a.txt", ""),
+    "another beside it": lambda: write("f.txt", "more"),
+}
+
+
+@pytest.mark.parametrize("how", OTHER)
+def test_a_text_that_has_changed_is_not_taken_for_the_one_held_out(how):
+    write("a.txt", "abcdefghij")
+    wanted = Text(sources=("*.txt",), tokens="byte", split=(0.5, 0.3, 0.2))
+    prepared = prepare(wanted)
+    OTHER[how]()
+    with pytest.raises(ThroughtimeError) as caught:
+        held_out(wanted, prepared.tokenizer, digests_of(prepared))
+    message = "the test text is not the one that the run held out: *.txt has changed since; name a text"
+    assert str(caught.value) == message
+
+
+def test_texts_without_digests_are_not_read():
+    """As a run of somebody else might name private files."""
+    with pytest.raises(ThroughtimeError, match="keeps no digests that would tell its texts from others"):
+        held_out(Text(sources=("/etc/passwd",)), prepare(Text(sources=(write("a", "abc\n" * 9),))).tokenizer, {})
+
+
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero", "/dev/stdin", "-", "/dev/fd/0"])
+def test_what_a_run_names_is_read_from_regular_files_only(name, cached):
+    os.mkfifo("pipe")
+    tokenizer = prepare(Text(sources=(write("a", "abc\n" * 9),))).tokenizer
+    before = sorted(cached.rglob("*"))
+    with pytest.raises(ThroughtimeError):
+        held_out(Text(sources=(name,)), tokenizer, {"test": "0" * 32})
+    assert sorted(cached.rglob("*")) == before

@@ -3,9 +3,11 @@
 import gzip
 import io
 import os
+import subprocess
 import sys
 import sysconfig
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +15,11 @@ import pytest
 
 from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Text
-from throughtime.text import sources
-from throughtime.text.sources import open_sources, read_blocks
+from throughtime.text import plain as plain_module
+from throughtime.text import sources as sources_module
+from throughtime.text.findings import Finding, lines
+from throughtime.text.plain import read_blocks
+from throughtime.text.sources import open_sources
 
 TEXT = b"one line\r\nanother\rand \xc3\xa9\r\n"
 
@@ -62,7 +67,7 @@ def test_byte_tokens_ask_for_no_encoding():
 
 def test_sources_keep_their_order():
     write("b.txt", b"B"), write("a.txt", b"A")
-    assert opened("b.txt", "a.txt", "b.txt") == [("b.txt", b"B"), ("a.txt", b"A"), ("b.txt", b"B")]
+    assert opened("b.txt", "a.txt") == [("b.txt", b"B"), ("a.txt", b"A")]
 
 
 def test_a_missing_file_names_its_neighbour():
@@ -110,7 +115,7 @@ def test_a_glob_that_matches_nothing_is_an_error():
 
 
 def test_standard_input_is_kept_in_a_file(monkeypatch, plain):
-    monkeypatch.setattr(sources, "BLOCK", 5)
+    monkeypatch.setattr(plain_module, "BLOCK", 5)
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(TEXT)))
     assert opened("-") == [("standard input", TEXT)]
     assert [path.read_bytes() for path in plain.iterdir()] == [TEXT]
@@ -127,7 +132,7 @@ def test_a_pipe_is_kept_in_a_file():
 
 @pytest.mark.parametrize("block", [1, 7, 1 << 22])
 def test_a_gz_file_is_unpacked(monkeypatch, block):
-    monkeypatch.setattr(sources, "BLOCK", block)
+    monkeypatch.setattr(plain_module, "BLOCK", block)
     name = write("a.txt.gz", gzip.compress(TEXT))
     assert opened(name) == [(name, TEXT)]
     assert opened(name, tokens="byte") == [(name, TEXT)]
@@ -145,15 +150,15 @@ DAMAGED = {
 @pytest.mark.parametrize("how", DAMAGED)
 def test_a_damaged_gz_file_is_an_error_and_leaves_no_text(how, plain):
     message = error_of(write("a.gz", DAMAGED[how]))
-    assert message.startswith("a.gz ends in .gz but cannot be unpacked: ")
-    assert message.endswith("; gzip -t tells more")
+    assert message.startswith("a.gz cannot be unpacked: ")
+    assert message.endswith("; `gzip -t` tells more")
     assert finished(plain) == []
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 1 << 22])
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le", "utf-8-sig"])
 def test_an_encoding_is_turned_into_utf8(monkeypatch, encoding, block):
-    monkeypatch.setattr(sources, "BLOCK", block)
+    monkeypatch.setattr(plain_module, "BLOCK", block)
     text = "a\u00e9\r\n\u00ff"
     assert opened(write("a.txt", text.encode(encoding)), encoding=encoding) == [("a.txt", text.encode())]
 
@@ -177,7 +182,7 @@ def test_a_byte_order_mark_is_kept_unless_left_out():
 def test_what_is_not_in_the_encoding_is_an_error_and_leaves_no_text(
     encoding, content, place, block, plain, monkeypatch
 ):
-    monkeypatch.setattr(sources, "BLOCK", block)
+    monkeypatch.setattr(plain_module, "BLOCK", block)
     message = error_of(write("a.txt", content), encoding=encoding)
     assert message.startswith(f"a.txt is not {encoding}: byte {place}: ")
     assert message.endswith("; set text.encoding, or use --tokens byte")
@@ -195,7 +200,7 @@ def test_what_is_not_in_the_encoding_is_an_error_and_leaves_no_text(
     ],
 )
 def test_newlines_lf_turns_every_cr_lf_into_lf_and_nothing_else(monkeypatch, content, expected, block):
-    monkeypatch.setattr(sources, "BLOCK", block)
+    monkeypatch.setattr(plain_module, "BLOCK", block)
     assert opened(write("a.txt", content), newlines="lf") == [("a.txt", expected)]
     assert opened("a.txt", newlines="lf", encoding="utf-8-sig") == [("a.txt", expected)]
     assert opened("a.txt", newlines="keep") == [("a.txt", content)]
@@ -236,13 +241,18 @@ def test_an_unknown_builtin_is_an_error():
     assert error_of("builtin:x") == "there is no built-in text builtin:x; there are builtin and builtin:stdlib"
 
 
-def test_a_file_named_builtin_comes_first():
-    assert opened(write("builtin", b"mine")) == [("builtin", b"mine")]
+def test_builtin_is_pythons_own_text_wherever_it_is_named():
+    before = opened("builtin")
+    write("builtin", b"mine")
+    findings: list[Finding] = []
+    assert [(s.name, s.path.read_bytes()) for s in open_sources(["builtin"], Text(), findings)] == before
+    assert lines(findings) == ("builtin is Python's own text, not the file; ./builtin names the file",)
+    assert opened("./builtin") == [("./builtin", b"mine")]
 
 
 @pytest.mark.parametrize("block", [1, 3, 100])
 def test_read_blocks_reads_a_span(monkeypatch, block):
-    monkeypatch.setattr(sources, "BLOCK", block)
+    monkeypatch.setattr(plain_module, "BLOCK", block)
     path = Path(write("a.txt", b"0123456789"))
     assert b"".join(read_blocks(path, 2, 9)) == b"2345678"
     assert b"".join(read_blocks(path, 4)) == b"456789"
@@ -252,3 +262,163 @@ def test_read_blocks_reads_a_span(monkeypatch, block):
 def test_a_file_that_is_gone_is_an_error():
     with pytest.raises(ThroughtimeError, match=r"^cannot read gone\.txt: No such file or directory$"):
         list(read_blocks(Path("gone.txt")))
+
+
+def said(*names: str, **settings) -> tuple[list[str], tuple[str, ...]]:
+    """The files that are read, and what is said of them."""
+    findings: list[Finding] = []
+    found = open_sources(names, Text(**settings), findings)
+    return [source.name for source in found], lines(findings)
+
+
+def test_a_file_named_twice_is_read_once_and_said():
+    write("f/a.txt", b"A"), write("f/b.txt", b"B")
+    os.link("f/a.txt", "hard.txt")
+    names = ["f/a.txt", "f/b.txt"]
+    assert said("f", "f/a.txt") == (names, ("f/a.txt is named twice, and read once",))
+    assert said("f", "f/*", "./f/../f/b.txt")[0] == names
+    assert said("f/a.txt", "hard.txt", "builtin", "builtin")[0] == ["f/a.txt", "builtin"]
+
+
+def test_linked_folders_are_read_once_without_end():
+    write("other/deep/c.txt", b"C"), write("f/a.txt", b"A")
+    Path("f/linked").symlink_to("../other")
+    Path("f/up").symlink_to("..")
+    Path("other/deep/loop").symlink_to("../deep")
+    names, notes = said("f")
+    assert names == ["f/a.txt", "f/linked/deep/c.txt"]
+    assert [note.split(" ")[0] for note in notes] == ["f/linked/deep/loop", "f/up/f", "f/up/other"]
+
+
+def test_what_is_left_out_of_a_folder_is_said():
+    write("f/a.txt", b"A")
+    os.mkfifo("f/pipe")
+    Path("f/gone").symlink_to("nowhere")
+    Path("f/device").symlink_to("/dev/zero")
+    names, notes = said("f")
+    assert names == ["f/a.txt"]
+    assert sorted(notes) == [
+        "f/device is left out: it is a device",
+        "f/gone is left out: it is a symbolic link to what is not there",
+        "f/pipe is left out: it is a pipe",
+    ]
+    assert sorted(said("f/*")[1]) == sorted(notes)
+
+
+RUN = {"recipe.toml": b"", "journal.jsonl": b"", "tokenizer.json": b"", "best/model.json": b""}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        RUN,
+        {"recipe.toml": b"", "lock": b""},
+        {"lock": b"", "recipe.toml.partial": b""},
+        {"model.json": b"{}", "model.safetensors": b""},
+    ],
+)
+def test_run_and_model_folders_are_no_texts(files):
+    write("f/a.txt", b"A")
+    for name, content in files.items():
+        write(f"f/runs/mine/{name}", content)
+    notes = ("f/runs/mine is left out: it is the folder of a run or a model",)
+    assert said("f") == (["f/a.txt"], notes)
+    assert said("f/**/*") == (["f/a.txt"], notes)
+    assert error_of("f/runs/mine") == "f/runs/mine is the folder of a run or a model, not of texts"
+
+
+def test_files_that_commands_wrote_are_no_texts():
+    write("f/a.txt", b"A")
+    outputs = {
+        "a.tt": b"throughtime\x001...",
+        "model.bin": b"throughtime embedded 1\n...",
+        "report.html": b"<!doctype html>\n<!-- throughtime report -->\n",
+        "a.partial": b"half",
+    }
+    for name, content in outputs.items():
+        write(f"f/{name}", content)
+    names, notes = said("f")
+    assert names == ["f/a.txt"]
+    assert notes[0] == "f/a.partial is left out: a command wrote it"
+    assert notes[-1] == "the same holds for 1 more, such as f/report.html"
+    assert said("f/a.tt", tokens="byte")[0] == ["f/a.tt"]  # it is named itself
+
+
+def test_the_cache_is_no_text(monkeypatch):
+    write("f/a.txt.gz", gzip.compress(b"A"))
+    monkeypatch.setenv("THROUGHTIME_CACHE", "f/cache")
+    assert said("f")[0] == ["f/a.txt.gz"]
+    assert said("f") == (["f/a.txt.gz"], ("f/cache is left out: it is read elsewhere already, or is the cache",))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("~nouser/x", "there is no user nouser, in whose home ~nouser/x would be; ./~nouser/x names a file here"),
+        ("~nouser/*.txt", "there is no user nouser"),
+        ("a\0b", "cannot read a\\x00b: "),
+        ("x" * 5000, "cannot read xxx"),
+        ("a\x1b2J", "there is no file a\\x1b2J"),
+        ("dangling", "dangling is a symbolic link to nowhere, which is not there"),
+        ("loop", "cannot read loop: Too many levels of symbolic links"),
+        ("/dev/zero", "cannot read /dev/zero: it is a device; a text is a file, a folder or a pipe"),
+        ("/dev/tty", "cannot read /dev/tty: it is a device"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_one_line(name, message):
+    Path("dangling").symlink_to("nowhere")
+    Path("loop").symlink_to("loop")
+    assert error_of(name).startswith(message)
+
+
+def test_a_pipe_that_nobody_writes_into_is_not_waited_for_without_end(monkeypatch):
+    monkeypatch.setattr(sources_module, "WAITED_FOR", 0.05)
+    os.mkfifo("pipe")
+    assert error_of("pipe") == "pipe is a pipe that nobody writes into, for 0.05 s; start the writer"
+
+
+def test_a_pipe_whose_writer_is_slow_is_waited_for(monkeypatch):
+    monkeypatch.setattr(sources_module, "WAITED_FOR", 0.05)
+    reading, writing = os.pipe()
+
+    def write_late() -> None:
+        time.sleep(0.3)
+        os.write(writing, TEXT)
+        os.close(writing)
+
+    writer = threading.Thread(target=write_late)
+    writer.start()
+    assert opened(f"/dev/fd/{reading}") == [(f"/dev/fd/{reading}", TEXT)]
+    writer.join()
+    os.close(reading)
+
+
+@pytest.mark.parametrize("name", ["/dev/stdin", "/dev/fd/0", "-"])
+def test_standard_input_has_several_names(monkeypatch, name):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(TEXT)))
+    assert opened(name) == [("standard input", TEXT)]
+    monkeypatch.setattr(sys, "stdin", None)
+    assert error_of(name) == "standard input is closed; name a file, or give a text through a pipe"
+
+
+def test_names_that_a_run_recorded_lead_to_regular_files_only():
+    os.mkfifo("pipe")
+    for name in ("pipe", "/dev/zero", "/dev/stdin"):
+        with pytest.raises(ThroughtimeError, match=r"^cannot read "):
+            open_sources([name], Text(), recorded=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root reads everything, and must become somebody else")
+@pytest.mark.parametrize("locked", ["f/inner", "f/b.txt"])
+def test_what_cannot_be_read_in_a_folder_is_an_error(tmp_path, locked):
+    write("f/a.txt", b"A"), write("f/b.txt", b"B"), write("f/inner/c.txt", b"C")
+    Path(locked).chmod(0)
+    program = (
+        "import os; from throughtime.recipe import Text; from throughtime.text.sources import open_sources\n"
+        "os.setuid(65534)\n"
+        "try: open_sources(['f'], Text())\nexcept ValueError as error: print(error)"
+    )
+    for folder in (tmp_path, *tmp_path.parents):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert f"{locked}: Permission denied" in done.stdout

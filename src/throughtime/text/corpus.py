@@ -11,23 +11,36 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Text
-from throughtime.text.sources import BLOCK, open_sources, read_blocks
+from throughtime.text import encodings
+from throughtime.text.findings import Finding, lines
+from throughtime.text.plain import BLOCK, changed, read_blocks
+from throughtime.text.sources import open_sources
+from throughtime.untrusted import printable
 
 BEFORE_SPACE = re.compile(r"(?s).*\S(?=[ \t\v\f\r\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000])")
 BEFORE_MARK = re.compile(r"(?s).*[0-9A-Za-z_](?=[!-&(-/:-@\[-^`{-~])")
 """Up to the last place where every tokeniser ends a token: before a space or a mark that follows a word."""
 
 
+UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
+"""Letters of scripts that do not separate words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 ODDITIES = {
     "empty": "is empty and adds nothing",
     "bom": "begins with a byte-order mark, kept as text; text.encoding = 'utf-8-sig' leaves it out",
     "nul": "holds {:,} NUL bytes, kept as text; is it a text file?",
     "crlf": "has {:,} CR LF line ends, kept as text; text.newlines = 'lf' makes them LF",
+    "cr": "has {:,} line ends that are a CR alone, kept as text; `tr '\\r' '\\n'` makes them LF",
+    "unknown": "holds {:,} times a literal <unk>, which is read as a word that the vocabulary lacks",
+    "unspaced": "is in a script that does not separate words, so that a token is all between two marks; "
+    "--tokens char or bpe suits it better",
 }
 
 
@@ -60,6 +73,10 @@ class Scan(NamedTuple):
     """Length in characters; None where the bytes are not UTF-8."""
     oddities: tuple[tuple[str, str, int], ...]
     """What is odd: the name of the text, a key of ODDITIES, how often."""
+    line_ends: int
+    """How often there is an LF."""
+    separators: int
+    """How often the separator stands there, where one was asked for."""
 
 
 class Piece(NamedTuple):
@@ -69,9 +86,11 @@ class Piece(NamedTuple):
     opens_document: bool
 
 
-def open_corpus(names: Sequence[str], settings: Text) -> Corpus:
-    """Every source in `names` as a document."""
-    sources = open_sources(names, settings)
+def open_corpus(
+    names: Sequence[str], settings: Text, findings: list[Finding] | None = None, recorded: bool = False
+) -> Corpus:
+    """Every source in `names` as a document; arguments as of `open_sources`."""
+    sources = open_sources(names, settings, findings, recorded)
     return Corpus(tuple(Document(source.name, source.path, 0, source.path.stat().st_size) for source in sources))
 
 
@@ -87,7 +106,7 @@ def split_corpus(corpus: Corpus, shares: tuple[float, float, float]) -> tuple[Co
     return train, _cut(corpus, first, second), _cut(corpus, second, size)
 
 
-def scan(corpus: Corpus, tokens: str) -> Scan:
+def scan(corpus: Corpus, tokens: str, separator: bytes = b"") -> Scan:
     """Read a corpus once: its hash, its length in characters, its oddities.
 
     Raises:
@@ -96,55 +115,115 @@ def scan(corpus: Corpus, tokens: str) -> Scan:
     digest = hashlib.sha256()
     characters: int | None = 0
     oddities: list[tuple[str, str, int]] = []
+    line_ends = separators = 0
     for document in corpus.documents:
-        length = document.stop - document.start
-        digest.update(length.to_bytes(8, "little"))
-        counted, nuls, crlfs = 0, 0, 0
+        place, head = document.start, b""
+        counted = Occurrences(b"\n", b"\r", b"\r\n", b"\0", b"<unk>" if tokens == "word" else b"", separator)
         decoder = codecs.getincrementaldecoder("utf-8")()
-        place, last, opening = document.start, b"", b""
-        for block in read_blocks(document.path, document.start, document.stop):
-            digest.update(block)
-            opening = (opening + block[:3])[:3]
-            nuls += block.count(b"\0")
-            crlfs += (last + block).count(b"\r\n")
-            last = block[-1:] if block.endswith(b"\r") else b""
+        for block in document_blocks(document, digest):
+            head += block[: encodings.SAMPLE - len(head)]
+            counted.add(block)
             if characters is not None:
                 pending = len(decoder.getstate()[0])
                 try:
-                    counted += len(decoder.decode(block, final=place + len(block) == document.stop))
+                    characters += len(decoder.decode(block, final=place + len(block) == document.stop))
                 except UnicodeDecodeError as error:
                     if tokens != "byte":
                         raise _not_utf8(document, place - pending + error.start, error) from None
                     characters = None
             place += len(block)
-        if place != document.stop:
-            raise ThroughtimeError(f"{document.name} changed while it was read; start again when it is complete")
-        characters = None if characters is None else characters + counted
-        marks = document.start == 0 and opening == codecs.BOM_UTF8
-        counts = {"empty": not length, "bom": marks, "nul": nuls, "crlf": crlfs}
+        feeds, returns, both, nuls, unknown, ends = counted.counts
+        counts = {
+            "empty": document.start == document.stop,
+            "bom": document.start == 0 and head.startswith(codecs.BOM_UTF8),
+            "nul": nuls,
+            "crlf": both,
+            "cr": returns - both if returns - both > feeds else 0,
+            "unknown": unknown,
+            "unspaced": tokens == "word" and _is_unspaced(head),
+        }
         oddities += [(document.name, kind, int(count)) for kind, count in counts.items() if count]
-    return Scan(digest.hexdigest()[:32], characters, tuple(oddities))
+        line_ends, separators = line_ends + feeds, separators + ends
+    return Scan(digest.hexdigest()[:32], characters, tuple(oddities), line_ends, separators)
+
+
+class Occurrences:
+    """How often each of some patterns stands in a text that comes in blocks; an empty pattern, never."""
+
+    def __init__(self, *patterns: bytes):
+        self._patterns, self._tails = patterns, [b""] * len(patterns)
+        self.counts = [0] * len(patterns)
+
+    def add(self, block: bytes) -> None:
+        for index, pattern in enumerate(self._patterns):
+            if len(pattern) == 1:
+                self.counts[index] += int(np.count_nonzero(np.frombuffer(block, np.uint8) == pattern[0]))
+            elif pattern:
+                if pattern[:1] in block:  # which is found much faster
+                    self.counts[index] += block.count(pattern)
+                # A tail is too short to hold the pattern, so that nothing is counted twice.
+                tail, most = self._tails[index], len(pattern) - 1
+                self.counts[index] += (tail + block[:most]).count(pattern)
+                self._tails[index] = (tail + block[-most:])[-most:]
+
+
+def _is_unspaced(head: bytes) -> bool:
+    letters = [character for character in head.decode("utf-8", "ignore") if character.isalpha()]
+    return 2 * len(UNSPACED.findall("".join(letters))) > len(letters)
 
 
 def notes(scans: Iterable[Scan]) -> tuple[str, ...]:
     """A line for each thing that is odd in a text, over all the splits it was cut into."""
+    return lines(oddities(scans))
+
+
+def oddities(scans: Iterable[Scan]) -> list[Finding]:
+    """What is odd in a text, over all the splits it was cut into."""
     counts: Counter[tuple[str, str]] = Counter()
     for name, kind, count in (oddity for found in scans for oddity in found.oddities):
         counts[name, kind] += count
-    return tuple(f"{name} {ODDITIES[kind].format(count)}" for (name, kind), count in counts.items())
+    return [Finding(name, kind, ODDITIES[kind].format(count)) for (name, kind), count in counts.items()]
 
 
-def read_pieces(corpus: Corpus, limit: int, separator: bytes = b"") -> Iterator[Piece]:
+def document_blocks(document: Document, digest: Any = None) -> Iterator[bytes]:
+    """The bytes of a document, a block at a time.
+
+    Args:
+        document: what to read.
+        digest: a hash that is fed with the document's length and its bytes, as they are read.
+
+    Raises:
+        ThroughtimeError: where there are fewer bytes than there should be.
+    """
+    left = document.stop - document.start
+    if digest:
+        digest.update(left.to_bytes(8, "little"))
+    for block in read_blocks(document.path, document.start, document.stop):
+        left -= len(block)
+        if digest:
+            digest.update(block)
+        yield block
+    if left:
+        raise changed(document.name)
+
+
+def read_pieces(corpus: Corpus, limit: int, separator: bytes = b"", digest: Any = None) -> Iterator[Piece]:
     """The corpus in pieces of at most `limit` bytes.
 
     A piece ends where a document does, else after a line end, else before a space or a mark that follows a word: there
     every tokeniser ends a token anyway, so that the pieces' tokens are the tokens of the whole. Only a stretch of more
     than `limit` bytes without such a place is cut elsewhere, between characters.
+
+    Args:
+        corpus: the text.
+        limit: most bytes of a piece.
+        separator: ends a document inside a file.
+        digest: a hash that is fed with all that is read; at the end it is the `digest` of a `scan` of the same bytes.
     """
     for document in corpus.documents:
         opens = True
         held = b""
-        for block in read_blocks(document.path, document.start, document.stop):
+        for block in document_blocks(document, digest):
             *whole, held = _split_after(held + block, separator)
             for data in whole:
                 yield from _limited(data, limit, opens)
@@ -191,9 +270,7 @@ def _split_after(data: bytes, separator: bytes) -> list[bytes]:
 
 def _between_characters(corpus: Corpus, position: int) -> int:
     """`position`, moved on past the rest of a UTF-8 character that it would cut (three bytes at most)."""
-    rest = b"".join(
-        b"".join(read_blocks(d.path, d.start, d.stop)) for d in _cut(corpus, position, position + 3).documents
-    )
+    rest = b"".join(chain.from_iterable(map(document_blocks, _cut(corpus, position, position + 3).documents)))
     return position + len(rest) - len(rest.lstrip(bytes(range(0x80, 0xC0))))
 
 
@@ -209,7 +286,18 @@ def _cut(corpus: Corpus, start: int, stop: int) -> Corpus:
 
 
 def _not_utf8(document: Document, place: int, error: UnicodeDecodeError) -> ThroughtimeError:
+    head, around = (
+        b"".join(read_blocks(document.path, start, min(document.stop, start + encodings.SAMPLE)))
+        for start in (0, max(place - encodings.SAMPLE // 8, 0))
+    )
+    around = around[around.find(b"\n", 0, encodings.SAMPLE // 8) + 1 :]
+    guess = encodings.unmarked(head) or encodings.guessed(around)
+    remedy = (
+        f"it may be {guess}: --encoding {guess} (text.encoding) reads it as that"
+        if guess
+        else "name its encoding by --encoding (text.encoding)"
+    )
     return ThroughtimeError(
-        f"{document.name} is not UTF-8: byte {place:,} is 0x{error.object[error.start]:02x} ({error.reason}); "
-        "use --tokens byte, or name its encoding, such as --set text.encoding=latin-1"
+        f"{printable(document.name)} is not UTF-8: byte {place:,} is 0x{error.object[error.start]:02x} "
+        f"({error.reason}); {remedy}, or use --tokens byte"
     )

@@ -2,32 +2,39 @@
 
 A shard is a safetensors file: `ids` (uint16 or uint32, one a token) and `documents` (int64, where documents begin,
 counted in tokens of the shard), with what was counted on the way as its metadata. The index is JSON, and written last.
-All is written in one pass, in bounded memory: the header's room is kept free and filled in last. Who begins a text that
-somebody was killed over goes on after the last shard that is whole.
+All is written in one pass, in bounded memory: the header's room is kept free and filled in last. If tokenising is
+interrupted, the next process goes on after the last complete shard that was made from the same bytes.
+
+What is read is believed only after its checksums held: each shard has the SHA-256 of its ids, and of the text they were
+made from, and the index has those of its shards. All of it is read once for that when a text is opened, at a fraction
+of what the scan of the text itself costs.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import accumulate, chain, count, islice
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, TypeVar, final, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
-from throughtime.durable import NewFile
 from throughtime.errors import ThroughtimeError
+from throughtime.text.cache import hash_of, new_entry, remove_entry, sha256_of
 from throughtime.text.corpus import Corpus, Piece, Scan, read_pieces
+from throughtime.text.plain import changed
 from throughtime.text.tokenizer import Ids, Tokenizer
 from throughtime.text.workers import Batch, encoded
+from throughtime.untrusted import open_regular, parse_json, read_file
 
-FORMAT = 3
+FORMAT = 4
 """Raised whenever the files or the encoding change: ids in the cache are then made anew."""
 HEADER_ROOM = 4096
 BATCH_BYTES = 1 << 21
@@ -35,6 +42,8 @@ BATCH_BYTES = 1 << 21
 SHARD_TOKENS = 1 << 26
 """From so many on a shard is full: less than a minute's work, of the slowest tokeniser."""
 READS_BETWEEN_RELEASES = 2048
+DTYPES: dict[str, np.dtype[np.integer[Any]]] = {"U16": np.dtype("<u2"), "U32": np.dtype("<u4"), "I64": np.dtype("<i8")}
+"""By the names that safetensors has for them."""
 
 
 class Facts(NamedTuple):
@@ -64,6 +73,8 @@ class Facts(NamedTuple):
 class Counts(NamedTuple):
     """What was counted while a shard was made."""
 
+    text: str
+    """SHA-256 of the pieces, in the bytes that were encoded."""
     pieces: int
     """Of the text, as they are encoded."""
     known_bytes: int
@@ -74,12 +85,16 @@ class Counts(NamedTuple):
     """Whether decoding the first piece of each batch gave it back."""
 
 
+Checked = TypeVar("Checked", Facts, Counts)
+
+
 @final
 class TokenIds:
     """A tokenised text, read from disk as needed.
 
     Args:
         index: its index, as `write_ids` wrote it.
+        vocabulary: size of the vocabulary, which no id may reach.
 
     Attributes:
         facts: counts and hashes.
@@ -89,18 +104,22 @@ class TokenIds:
         ThroughtimeError: where the index or a shard is missing or damaged.
     """
 
-    def __init__(self, index: Path):
-        with _reading(index, index):
-            content = json.loads(index.read_bytes())
-            self.facts = Facts(**content["facts"])
-            lengths = [int(length) for length in content["shards"]]
+    def __init__(self, index: Path, vocabulary: int = 1 << 32):
+        try:
+            content = parse_json(read_file(index), index)
+            self.facts = _checked(Facts, content["facts"])
+            shards = [(int(length), str(checksum)) for length, checksum in content["shards"]]
+            if not shards or content["checksum"] != _checksum(index, self.facts, shards):
+                raise ValueError("its checksum does not hold")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:  # ThroughtimeError is a ValueError
+            raise _damaged(index, index, error) from None
         self._shards = []
-        for number, length in enumerate(lengths):
-            self._shards.append(_Shard(index, number))
-            found = len(self._shards[-1].ids)
-            if found != length:
-                raise _damaged(_place(index, number), index, f"{found:,} tokens where there were {length:,}")
-        self._starts = [0, *accumulate(lengths)]
+        for number, (length, checksum) in enumerate(shards):
+            shard = _Shard(index, number, vocabulary)
+            if (len(shard.ids), shard.checksum) != (length, checksum):
+                raise _damaged(_place(index, number), index, "it is not the shard that the index names")
+            self._shards.append(shard)
+        self._starts = [0, *accumulate(len(shard.ids) for shard in self._shards)]
         documents = [shard.documents + start for shard, start in zip(self._shards, self._starts, strict=False)]
         self.documents = np.concatenate(documents)
         self._reads = 0
@@ -134,23 +153,46 @@ class _Shard:
     Args:
         index: of the text.
         number: of the shard, from 0.
+        vocabulary: size of the vocabulary, which no id may reach.
 
     Attributes:
         ids: in the file, not in memory.
         documents: where those begin that begin here, counted in tokens of the shard.
         counts: what is known of it.
+        checksum: of its ids, documents and counts; it holds.
     """
 
-    def __init__(self, index: Path, number: int):
+    def __init__(self, index: Path, number: int, vocabulary: int = 1 << 32):
         path = _place(index, number)
-        with _reading(path, index):
-            with path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        try:
+            documents = self._open(path)
+        except OSError as error:
+            raise _damaged(path, index, error.strerror) from None
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise _damaged(path, index, error) from None
+        self.documents = documents.astype(np.int64)
+        steps = np.diff(self.documents, prepend=-1, append=len(self.ids))
+        if not len(self.ids) or self.ids.max() >= vocabulary or steps.min() < 1:
+            raise _damaged(path, index, "an id or a document is out of range")
+        self.release()
+
+    def _open(self, path: Path) -> npt.NDArray[np.integer[Any]]:
+        """Map the file and hold it against its checksum; where documents begin."""
+        with open_regular(path) as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             length = int.from_bytes(self._map[:8], "little")
-            header = json.loads(self._map[8 : 8 + length])
-            self.counts = Counts(**json.loads(header["__metadata__"]["counts"]))
-            self.ids = self._array(header["ids"], 8 + length)
-            self.documents = self._array(header["documents"], 8 + length).astype(np.int64)
+            header = parse_json(self._map[8 : 8 + min(length, HEADER_ROOM)].rstrip(), path)
+            counts, self.checksum = header["__metadata__"]["counts"], header["__metadata__"]["checksum"]
+            self.counts = _checked(Counts, parse_json(counts, path))
+            self.ids, end = self._array(header["ids"], 8 + length, 0)
+            documents, end = self._array(header["documents"], 8 + length, end)
+            if len(self._map) != 8 + length + end:
+                raise ValueError(f"it has {len(self._map):,} bytes instead of {8 + length + end:,}")
+            file.seek(8 + length)
+            digest = sha256_of(file)
+        if self.checksum != hash_of(counts, digest.digest()):
+            raise ValueError("its checksum does not hold")
+        return documents
 
     def release(self) -> None:
         """Give the pages read so far back to the system, which keeps them as long as it has room.
@@ -160,10 +202,13 @@ class _Shard:
         if advice := getattr(mmap, "MADV_DONTNEED", None):
             self._map.madvise(advice)
 
-    def _array(self, entry: dict[str, Any], base: int) -> npt.NDArray[np.integer[Any]]:
-        dtype = np.dtype({"U16": "<u2", "U32": "<u4", "I64": "<i8"}[entry["dtype"]])
+    def _array(self, entry: dict[str, Any], base: int, begin: int) -> tuple[npt.NDArray[np.integer[Any]], int]:
+        """An array of the file, and where it ends, counted from `base`; it should begin at `begin`."""
+        dtype = DTYPES[entry["dtype"]]
         start, stop = entry["data_offsets"]
-        return np.frombuffer(self._map, dtype, (stop - start) // dtype.itemsize, base + start)
+        if type(start) is not int or type(stop) is not int or start != begin or not 0 <= stop - start < 1 << 62:
+            raise ValueError("its arrays are not where they should be")
+        return np.frombuffer(self._map, dtype, (stop - start) // dtype.itemsize, base + start), stop
 
 
 def write_ids(
@@ -179,17 +224,27 @@ def write_ids(
         separator: ends a document inside a file.
         workers: processes, as for `encoded`.
     """
-    pieces = read_pieces(corpus, tokenizer.piece_limit, separator)
-    opening = next(read_pieces(corpus, tokenizer.piece_limit, separator)).data
-    shards = list(_whole_shards(index))
-    passed = sum(shard.counts.pieces for shard in shards)
-    next(islice(pieces, passed, passed), None)
+    digest = hashlib.sha256()
+    pieces = read_pieces(corpus, tokenizer.piece_limit, separator, digest)
+    opening = next(pieces)
+    pieces = chain([opening], pieces)
+    shards: list[_Shard] = []
+    for shard in _complete_shards(index, tokenizer.vocabulary_size):
+        if _hash_of_pieces(islice(pieces, shard.counts.pieces)) != shard.counts.text:
+            remove_entry(_place(index, len(shards)))  # made from other bytes: this shard, and all that follow
+            write_ids(index, corpus, scan, tokenizer, separator, workers)
+            return
+        shards.append(shard)
     batches = encoded(tokenizer, _batches(pieces), corpus.size, workers)
     with closing(batches):
         for batch in batches:
             shards.append(_write_shard(index, len(shards), chain([batch], batches), tokenizer))
+    if digest.hexdigest()[:32] != scan.digest:
+        for number in range(len(shards)):
+            remove_entry(_place(index, number))
+        raise changed(", ".join(dict.fromkeys(document.name for document in corpus.documents)))
     first_id = int(shards[0].ids[0])
-    first = _first_token(tokenizer, opening, first_id)
+    first = _first_token(tokenizer, opening.data, first_id)
     unknown = sum(shard.counts.unknown for shard in shards)
     hidden = corpus.size - sum(shard.counts.known_bytes for shard in shards)
     facts = Facts(
@@ -204,33 +259,63 @@ def write_ids(
         first_unknown=first_id == tokenizer.unknown,
         exact=all(shard.counts.exact for shard in shards) and not hidden and not unknown,
     )
-    content = {"facts": facts._asdict(), "shards": [len(shard.ids) for shard in shards]}
-    with NewFile(index.parent) as new:
+    told = [(len(shard.ids), shard.checksum) for shard in shards]
+    content = {"facts": facts._asdict(), "shards": told, "checksum": _checksum(index, facts, told)}
+    with new_entry(index.parent) as new:
         new.file.write((json.dumps(content, indent=1) + "\n").encode())
         new.publish(index.name)
+
+
+def _checksum(index: Path, facts: Facts, shards: Sequence[tuple[int, str]]) -> str:
+    """Of an index under its name."""
+    return hash_of(index.stem, json.dumps([facts, shards]))
+
+
+def _checked(kind: type[Checked], content: Any) -> Checked:
+    """A NamedTuple of the fields of a JSON object, which must be its own and of their types."""
+    hints = get_type_hints(kind)
+    if not isinstance(content, dict) or content.keys() != hints.keys():
+        raise ValueError(f"it should hold {', '.join(hints)}")
+    for name, hint in hints.items():
+        value = content[name]
+        fits = isinstance(value, hint) and isinstance(value, bool) == (hint is bool)
+        if not fits or (isinstance(value, int) and not 0 <= value < 1 << 62):
+            raise ValueError(f"{name} should be {getattr(hint, '__name__', hint)}, got {value!r:.40}")
+    return kind(**content)
+
+
+def _hash_of_pieces(pieces: Iterable[Piece], digest: Any = None) -> str:
+    """SHA-256 of pieces and of where they open documents; `digest` has that of those before."""
+    digest = digest or hashlib.sha256()
+    for piece in pieces:
+        digest.update(b"^" * piece.opens_document)
+        digest.update(piece.data)
+    found: str = digest.hexdigest()
+    return found
 
 
 def _place(index: Path, number: int) -> Path:
     return index.with_name(f"{index.stem}.{number}.safetensors")
 
 
-def _whole_shards(index: Path) -> Iterator[_Shard]:
+def _complete_shards(index: Path, vocabulary: int) -> Iterator[_Shard]:
     """Those of a process that was ended before it wrote the index."""
     for number in count():
         try:
-            yield _Shard(index, number)
+            yield _Shard(index, number, vocabulary)
         except ThroughtimeError:
             return
 
 
 def _write_shard(index: Path, number: int, batches: Iterable[tuple[Batch, list[Ids]]], tokenizer: Tokenizer) -> _Shard:
     """Write a shard of as many batches as it takes."""
-    tokens, counts = 0, Counts(0, 0, 0, exact=True)
+    tokens, counts = 0, Counts("", 0, 0, 0, exact=True)
+    text, data = hashlib.sha256(), hashlib.sha256()
     documents = array("q")
     lengths = np.array([len(piece) for piece in tokenizer.pieces])
     if tokenizer.unknown is not None:
         lengths[tokenizer.unknown] = 0
-    with NewFile(index.parent) as new:
+    with new_entry(index.parent) as new:
         file = new.file
         file.seek(HEADER_ROOM)
         for batch, encoded_batch in batches:
@@ -238,12 +323,14 @@ def _write_shard(index: Path, number: int, batches: Iterable[tuple[Batch, list[I
                 if piece.opens_document:
                     documents.append(tokens)
                 tokens += len(ids)
+                data.update(ids.tobytes())
                 file.write(ids.tobytes())
             joined = np.concatenate(encoded_batch)
             unknown = 0 if tokenizer.unknown is None else int(np.count_nonzero(joined == tokenizer.unknown))
             # An exchange of equal lengths, which the sums cannot show, is looked for in each batch's first piece.
             same = unknown > 0 or tokenizer.decode_bytes(encoded_batch[0].tolist()) == batch[0].data
             counts = Counts(
+                _hash_of_pieces(batch, text),
                 counts.pieces + len(batch),
                 counts.known_bytes + int(lengths[joined].sum()),
                 counts.unknown + unknown,
@@ -251,17 +338,21 @@ def _write_shard(index: Path, number: int, batches: Iterable[tuple[Batch, list[I
             )
             if tokens >= SHARD_TOKENS:
                 break
+        data.update(np.array(documents, "<i8").tobytes())
         file.write(np.array(documents, "<i8").tobytes())
         file.seek(0)
-        file.write(_header(counts, tokens, tokenizer.dtype, len(documents)))
+        file.write(_header(counts, tokens, tokenizer.dtype, len(documents), data.digest()))
         new.publish(_place(index, number).name)
-    return _Shard(index, number)
+    return _Shard(index, number, tokenizer.vocabulary_size)
 
 
-def _header(counts: Counts, tokens: int, dtype: np.dtype[np.unsignedinteger[Any]], documents: int) -> bytes:
-    end = tokens * dtype.itemsize
+def _header(
+    counts: Counts, tokens: int, dtype: np.dtype[np.unsignedinteger[Any]], documents: int, data: bytes
+) -> bytes:
+    """What stands before the ids and documents; `data` is their SHA-256."""
+    end, told = tokens * dtype.itemsize, json.dumps(counts._asdict())
     header = {
-        "__metadata__": {"counts": json.dumps(counts._asdict())},
+        "__metadata__": {"counts": told, "checksum": hash_of(told, data)},
         "ids": {"dtype": f"U{8 * dtype.itemsize}", "shape": [tokens], "data_offsets": [0, end]},
         "documents": {"dtype": "I64", "shape": [documents], "data_offsets": [end, end + 8 * documents]},
     }
@@ -291,18 +382,9 @@ def _first_token(tokenizer: Tokenizer, opening: bytes, first: int) -> bytes:
     return text[:stop].encode()
 
 
-@contextmanager
-def _reading(path: Path, index: Path) -> Iterator[None]:
-    """What goes wrong with a file, in a line."""
-    try:
-        yield
-    except OSError as error:
-        raise ThroughtimeError(
-            f"cannot read the ids {path}: {error.strerror}; delete {index} to make them anew"
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, index, error) from None
+def _remedy(index: Path) -> str:
+    return f"delete {index} to make them anew"
 
 
 def _damaged(path: Path, index: Path, what: object) -> ThroughtimeError:
-    return ThroughtimeError(f"the ids {path} are damaged ({what}); delete {index} to make them anew")
+    return ThroughtimeError(f"the ids {path} are damaged ({what}); {_remedy(index)}")
