@@ -20,6 +20,7 @@ from safetensors.numpy import save
 from throughtime.durable import replace_file
 from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Model, Recipe, build, read
+from throughtime.untrusted import parse_json, read_file
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION, TOKENIZER = "model.safetensors", "model.json", "tokenizer.json"
@@ -67,6 +68,24 @@ def recipe_beside(place: Place) -> Recipe | None:
     """The recipe a model was trained by; None for a model folder outside its run."""
     path = place.home / RECIPE
     return build(read(str(path))) if path.exists() else None
+
+
+def text_digests(folder: Path) -> dict[str, str]:
+    """What a run keeps of its texts: the digest of each split, by name; empty where it keeps none.
+
+    A model folder has them in model.json. Models of earlier versions have none: then the checkpoints beside them tell.
+    """
+    checkpoints = sorted((folder.parent / "checkpoints").glob("step-*/facts.json"), reverse=True)
+    for path, section, key in ((folder / DESCRIPTION, "trained", "texts"), *((p, "", "text") for p in checkpoints)):
+        try:
+            content = parse_json(read_file(path), path)
+        except ThroughtimeError:
+            continue
+        part = content.get(section) if isinstance(content, dict) and section else content
+        found = part.get(key) if isinstance(part, dict) else None
+        if isinstance(found, dict) and found and all(isinstance(digest, str) for digest in found.values()):
+            return found
+    return {}
 
 
 def write_description(folder: Path, description: Description, version: str, trained: Mapping[str, Any]) -> None:

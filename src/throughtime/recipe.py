@@ -7,6 +7,7 @@ branch they need (`recipe.text`, `recipe.streams`, ...) and never read a file of
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import resources
@@ -27,6 +28,8 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Sources = Annotated[tuple[str, ...], Field(strict=False)]
 
 BUDGETS = ("steps", "epochs", "minutes")
+SEPARATOR = "text.separator"
+ESCAPES = {r"\n": "\n", r"\r": "\r", r"\t": "\t", r"\\": "\\"}
 
 
 class Settings(BaseModel):
@@ -66,9 +69,12 @@ class Text(Settings):
     @model_validator(mode="before")
     @classmethod
     def _files_take_no_share(cls, values: Any) -> Any:
-        """Files named for validation or test stand in for the default split, not for one the user wrote."""
+        """Files named for validation or test stand in for the default split, not for one the user wrote.
+
+        A test text alone leaves the validation share: without one, nothing would tell the best model.
+        """
         if isinstance(values, Mapping) and "split" not in values and (values.get("valid") or values.get("test")):
-            return {**values, "split": (1.0, 0.0, 0.0)}
+            return {**values, "split": (1.0, 0.0, 0.0) if values.get("valid") else (0.95, 0.05, 0.0)}
         return values
 
     @model_validator(mode="after")
@@ -315,14 +321,18 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def parse_assignment(assignment: str) -> dict[str, Any]:
-    """`"a.b=value"` as a tree. The value is read as TOML; what is not TOML is a string."""
+    """`"a.b=value"` as a tree. The value is read as TOML; what is not TOML is a string.
+
+    In a separator that is no TOML, `\\n`, `\\r`, `\\t` and `\\\\` are read, for a shell takes the quotes that
+    TOML would need.
+    """
     path, equals, text = assignment.partition("=")
     if not equals or not path.strip():
         raise SettingError(f"a setting is written section.name=value, got {assignment!r}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text
+        value = re.sub(r"\\[nrt\\]", lambda found: ESCAPES[found[0]], text) if path.strip() == SEPARATOR else text
     for key in reversed(path.strip().split(".")):
         value = {key: value}
     return dict(value)

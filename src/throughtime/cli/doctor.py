@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
 import click
 
 from throughtime.machine import processor, usable_threads
+from throughtime.untrusted import printable
 from throughtime.version import VERSION
 
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
@@ -32,14 +35,11 @@ def command(as_json: bool) -> None:
 def examine() -> dict[str, Any]:
     """The report."""
     from throughtime import engine
-    from throughtime.text.cache import cache_folder
 
     packages = ("numpy", "tokenizers", "safetensors", "pydantic", "torch", "matplotlib")
     versions = {name: _version(name) for name in packages}
     model, flags = processor()
     missing = [f"{name}: pip install 'throughtime[train]'" for name, version in versions.items() if version is None]
-    cache = cache_folder()
-    kept = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
     return {
         "throughtime": VERSION,
         "python": platform.python_version(),
@@ -49,9 +49,26 @@ def examine() -> dict[str, Any]:
         "threads": usable_threads(),
         "packages": {name: version or "missing" for name, version in versions.items()},
         "engine": engine.describe(),
-        "cache": f"{cache} ({kept / 1e6:,.1f} MB; may be deleted at any time)",
+        "cache": _cache(),
         "missing": missing or ["nothing"],
     }
+
+
+def _cache() -> str:
+    """Where the cache is and how large, or why there is none."""
+    from throughtime.errors import ThroughtimeError
+    from throughtime.text.cache import cache_folder
+
+    try:
+        cache = cache_folder()
+    except ThroughtimeError as error:
+        return f"none: {error}"
+    kept = 0
+    for folder, _, files in os.walk(cache):
+        for file in files:
+            with suppress(OSError):  # another process may have removed it
+                kept += os.lstat(os.path.join(folder, file)).st_size
+    return f"{printable(str(cache))} ({kept / 1e6:,.1f} MB; may be deleted at any time)"
 
 
 def _version(package: str) -> str | None:

@@ -7,16 +7,26 @@ from pathlib import Path
 
 import click
 
-from throughtime.cli.run_argument import open_run, open_text, run_argument, text_argument, weights_option
+from throughtime.cli.run_argument import (
+    encoding_option,
+    open_run,
+    open_text,
+    run_argument,
+    text_argument,
+    weights_option,
+)
 
 
 @click.command("evaluate", short_help="Measure a model on a text.")
 @run_argument
 @text_argument
+@encoding_option
 @click.option("--lanes", metavar="N", type=click.IntRange(min=1), help="Parts read at once; default: by length.")
 @weights_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def command(run: Path, text: str | None, lanes: int | None, weights: str | None, as_json: bool) -> None:
+def command(
+    run: Path, text: str | None, encoding: str | None, lanes: int | None, weights: str | None, as_json: bool
+) -> None:
     """Measure the model in RUN (a run or model folder) on TEXT, or on what the run held out.
 
     Every token but the first is predicted once, with the state carried through the whole text. The figures do not
@@ -24,7 +34,7 @@ def command(run: Path, text: str | None, lanes: int | None, weights: str | None,
     lacks a token, spelling it is charged.
     """
     opened = open_run(run, weights)
-    name, ids = open_text(opened, text)
+    name, ids = open_text(opened, text, encoding)
 
     from throughtime.objective.evaluation import evaluate
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from throughtime.cli.run_argument import new_file, open_text, run_argument, text_argument
+from throughtime.cli.run_argument import encoding_option, new_file, open_text, run_argument, text_argument
 
 REPORT = "report.html"
 
@@ -15,10 +15,11 @@ REPORT = "report.html"
 @click.command("inspect", short_help="Show what a network does with a text.")
 @run_argument
 @text_argument
+@encoding_option
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="The page; default: RUN/report.html.")
 @click.option("--force", is_flag=True, help="Write over whatever FILE is, not over an older report alone.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as one JSON object on standard output.")
-def command(run: Path, text: str | None, out: Path | None, force: bool, as_json: bool) -> None:
+def command(run: Path, text: str | None, encoding: str | None, out: Path | None, force: bool, as_json: bool) -> None:
     """Let the model in RUN (a run or model folder) read TEXT, or what the run held out, and show what it does.
 
     The report is one HTML file, to be read offline: what surprises the network, which past tokens it goes by, what its
@@ -35,7 +36,7 @@ def command(run: Path, text: str | None, out: Path | None, force: bool, as_json:
     # another lose much where they have to share the processor.
     torch.set_num_threads(1)
     loaded = load(run)
-    name, ids = open_text(loaded, text)
+    name, ids = open_text(loaded, text, encoding)
     out = out or run / REPORT
     with new_file(out, force=force or is_report(out)) as file:
         found = inspect(loaded, name, ids)

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import click
 
-from throughtime.cli.run_argument import open_run, open_text, run_argument, text_argument
+from throughtime.cli.run_argument import encoding_option, open_run, open_text, run_argument, text_argument
 
 
 @click.command("quantize", short_help="Make a smaller model folder.")
 @run_argument
 @text_argument
+@encoding_option
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Default: RUN/int8.")
-def command(run: Path, text: str | None, out: Path | None) -> None:
+def command(run: Path, text: str | None, encoding: str | None, out: Path | None) -> None:
     """Write the model in RUN with int8 weights, a quarter of the size.
 
     Both are measured on TEXT, or on what the run held out.
@@ -31,7 +32,7 @@ def command(run: Path, text: str | None, out: Path | None) -> None:
         raise ThroughtimeError(f"{out} is there already; name another folder with --out")
     place, _, _, found = read_parts(run)
     before = open_run(run)
-    name, ids = open_text(before, text)
+    name, ids = open_text(before, text, encoding)
     copied = [place.folder / folders.DESCRIPTION, place.home / folders.TOKENIZER, place.home / folders.RECIPE]
     with new_folder(out) as partial:
         folders.write_weights(partial, found.arrays, "int8")

@@ -25,6 +25,22 @@ weights_option: Decorator = click.option(
 text_argument: Decorator = click.argument("text", required=False)
 
 
+def _known_encoding(_context: click.Context, _option: click.Parameter, name: str | None) -> str | None:
+    try:
+        "".encode(name or "utf-8")
+    except (LookupError, UnicodeError, ValueError):
+        raise click.BadParameter(f"Python knows no encoding {name!r}; try 'utf-8' or 'cp1252'") from None
+    return name
+
+
+encoding_option: Decorator = click.option(
+    "--encoding",
+    metavar="NAME",
+    callback=_known_encoding,
+    help="Encoding of TEXT; default: as the run's texts have it.",
+)
+
+
 class Opened(NamedTuple):
     """A model that runs, and what belongs to it."""
 
@@ -58,22 +74,36 @@ def open_run(run: Path, weights: str | None = None) -> Opened:
     return Opened(runtime.load(run, weights), folder.recipe_beside(place), place.folder)
 
 
-def open_text(opened: Belongings, text: str | None) -> tuple[str, TokenIds]:
-    """The name and the ids of TEXT, or of what the run held out where none is named."""
-    from throughtime.errors import ThroughtimeError
+def open_text(opened: Belongings, text: str | None, encoding: str | None = None) -> tuple[str, TokenIds]:
+    """The name and the ids of TEXT, or of what the run held out where none is named.
+
+    What is odd about TEXT is said on standard error. What the run held out is read only if the digests that the run
+    keeps confirm it.
+    """
+    from throughtime import folder
+    from throughtime.errors import SettingError, ThroughtimeError
     from throughtime.recipe import Text
     from throughtime.text.dataset import held_out, tokenise
+    from throughtime.untrusted import printable
 
+    if encoding is not None and (text is None or opened.tokenizer.kind == "byte"):
+        why = "the tokens are bytes" if text is not None else "it is that of TEXT, and none is named"
+        raise SettingError(f"--encoding {encoding} has nothing to do: {why}; leave it out")
     if text is not None:
         settings = opened.recipe.text if opened.recipe else Text.model_validate({"tokens": opened.tokenizer.kind})
-        ids = tokenise([text], opened.tokenizer, settings)
+        settings = settings.model_copy(
+            update={"tokens": opened.tokenizer.kind, "encoding": encoding or settings.encoding}
+        )
+        ids, notes = tokenise([text], opened.tokenizer, settings)
+        for note in notes:
+            click.echo(note, err=True)
     elif opened.recipe is None:
         raise ThroughtimeError(f"{opened.folder} has no recipe.toml that says what was held out; name a text")
     else:
-        text, ids = held_out(opened.recipe.text, opened.tokenizer)
+        text, ids = held_out(opened.recipe.text, opened.tokenizer, folder.text_digests(opened.folder))
     if len(ids) < 2:
-        raise ThroughtimeError(f"{text} has {len(ids)} token; with fewer than 2 there is nothing to predict")
-    return text, ids
+        raise ThroughtimeError(f"{printable(text)} has {len(ids)} token; with fewer than 2 there is nothing to predict")
+    return printable(text), ids
 
 
 @contextmanager

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from throughtime.cli.run_argument import open_run, open_text, run_argument, text_argument, weights_option
+from throughtime.cli.run_argument import (
+    encoding_option,
+    open_run,
+    open_text,
+    run_argument,
+    text_argument,
+    weights_option,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,15 +31,16 @@ BLOCK = 1 << 16
 @click.command("score", short_help="Show how much each token surprises a model.")
 @run_argument
 @text_argument
+@encoding_option
 @weights_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def command(run: Path, text: str | None, weights: str | None, as_json: bool) -> None:
+def command(run: Path, text: str | None, encoding: str | None, weights: str | None, as_json: bool) -> None:
     """Show the surprise of every token of TEXT (or of what the run held out) to the model in RUN, in bits.
 
     The first token has none: nothing precedes it.
     """
     opened = open_run(run, weights)
-    name, ids = open_text(opened, text)
+    name, ids = open_text(opened, text, encoding)
 
     import numpy as np
 

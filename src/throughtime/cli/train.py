@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 OPTIONS = {
     "tokens": "text.tokens",
+    "encoding": "text.encoding",
     "valid": "text.valid",
     "test": "text.test",
     "cell": "model.cell",
@@ -39,6 +40,7 @@ RESTARTS = 3
 @click.option("--recipe", metavar="NAME|FILE.toml", help="Settings to begin with: demo, shakespeare-char, or a file.")
 @click.option("--set", "assignments", metavar="a.b=value", multiple=True, help="Change one setting; may be repeated.")
 @click.option("--tokens", type=click.Choice(["byte", "char", "word", "bpe"]), help="What a token is.")
+@click.option("--encoding", metavar="NAME", help="Encoding of the texts; default: utf-8.")
 @click.option("--cell", metavar="NAME", help="Kind of cell; `throughtime cells` lists them.")
 @click.option("--hidden", metavar="N", type=int, help="Units of each layer.")
 @click.option("--layers", metavar="N", type=int, help="Layers.")

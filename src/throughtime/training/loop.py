@@ -37,7 +37,7 @@ from throughtime.training.journal import Journal, Recent
 from throughtime.training.learner import Arrays, Learner, Step
 from throughtime.training.optimiser import Budget
 from throughtime.training.ranks import OverRanks, Ranks, whole
-from throughtime.training.resume import check, circumstances, share, store
+from throughtime.training.resume import check, circumstances, identity, share, store
 from throughtime.training.run import CARD, save_model
 from throughtime.training.signs import Signs, as_facts, warnings
 from throughtime.training.validation import Load, Schedule, ScheduleByClock, ScheduleBySteps
@@ -176,7 +176,7 @@ class Trainer:
         if self.ranks.leads:
             (self.folder / CARD).unlink(missing_ok=True)  # of a run that was interrupted, and is not at its end now
             if best:
-                save_model(self.folder / "best", self.model, self.best_facts, best)
+                save_model(self.folder / "best", self.model, self._with_texts(self.best_facts), best)
 
     def _restore(self, start: Checkpoint) -> None:
         facts = start.facts
@@ -336,7 +336,7 @@ class Trainer:
             self.display.say(f"step {counts.steps:,}: the weights are not finite; this model is not kept")
         elif self.ranks.leads:
             for name in ("best", "last") if improved else ("last",):
-                save_model(self.folder / name, model, facts)
+                save_model(self.folder / name, model, self._with_texts(facts))
             if self.recipe.training.sample_tokens:
                 self._write_sample(model)
         [seconds] = self.ranks.add_up([], [time.perf_counter() - began if self.ranks.leads else 0.0])
@@ -363,6 +363,10 @@ class Trainer:
 
     def _predictor(self, model: LanguageModel) -> OverRanks:
         return OverRanks(InTraining(model), self.ranks)
+
+    def _with_texts(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Facts with the digests by which the texts are known again when the model is used."""
+        return {**facts, "texts": identity(self.dataset)["text"]}
 
     def _write_sample(self, model: LanguageModel) -> None:
         training = self.recipe.training

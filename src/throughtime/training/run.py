@@ -22,6 +22,7 @@ from throughtime.folder import RECIPE
 from throughtime.models.language import LanguageModel
 from throughtime.recipe import Recipe, Text
 from throughtime.text import tokenizer as tokenizers
+from throughtime.text.sources import BUILTIN, STANDARD_INPUT
 from throughtime.text.tokenizer import Tokenizer
 from throughtime.training.lock import LOCK
 from throughtime.version import VERSION
@@ -79,8 +80,7 @@ def settled(recipe: Recipe) -> Recipe:
 
     def from_root(names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(
-            name if name in ("-", "builtin", "builtin:stdlib") else str(Path(name).expanduser().absolute())
-            for name in names
+            name if name in (*STANDARD_INPUT, *BUILTIN) else str(Path(name).expanduser().absolute()) for name in names
         )
 
     text = recipe.text
