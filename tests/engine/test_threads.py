@@ -152,3 +152,38 @@ with multiprocessing.get_context("fork").Pool(2) as workers:
 def test_a_forked_process_has_threads_of_its_own(first):
     """Its parent's did not come along: whoever waits for them waits for ever."""
     assert alone(first + FORKS) == "[True, True, True]\n"
+
+
+AT_EXIT = """
+import threading, time
+network = _native.Network(LEVELS[-1], 0)
+network.embed(np.zeros((5, 8), np.float32))
+square = np.zeros((8, 8), np.float32)
+network.add("elman-tanh", "float32", square, square, square[0], 1)
+kernel = _native.recurrence(LEVELS[-1], "lstm", False)
+case, inputs = ODD[2], draw(kernel, ODD[2])
+begun = threading.Semaphore(0)
+
+def read(threads):
+    while True:
+        network.feed_ids(np.zeros((400, 8), np.int64), None, np.zeros((1, 8, 8), np.float32), 1, threads)
+        begun.release()
+
+def train(threads):
+    while True:
+        call(kernel, case, inputs, threads)
+        begun.release()
+
+for work in (read, train):
+    for threads in (1, 2):
+        threading.Thread(target=work, args=(threads,), daemon=True).start()
+for _ in range(40):
+    begun.acquire()
+print("ended")
+"""
+
+
+@pytest.mark.parametrize("first", ["", WITH_PYTORCH], ids=["own", "openmp"])
+def test_a_daemon_thread_in_the_engine_lets_python_end(first):
+    """Python ends such a thread by unwinding its stack, which C++ answers with abort."""
+    assert alone(first + AT_EXIT) == "ended\n"

@@ -324,3 +324,31 @@ def test_the_twins_draw_the_same(choice):
 def test_where_nothing_is_allowed_nothing_is_drawn():
     with pytest.raises(ValueError, match="no token that is allowed can follow"):
         choices([-np.inf, -np.inf], 1)
+
+
+@needs_kernels
+@pytest.mark.parametrize("wanted", [0, 1, 9000, 20_000])
+def test_a_long_call_gives_what_its_pieces_give(wanted):
+    """The engine cuts it into stretches of bounded memory; 20,000 steps of 64 units are two of them."""
+    _, layer = made("gru", 3, 64, {})
+    _, upper = made("elman", 64, 64, {}, seed=5)
+    rng = np.random.default_rng(0)
+    head = rng.normal(size=(2, 64)).astype(np.float32), np.zeros(2, np.float32)
+    ids_TB, fresh_TB = rng.integers(0, 4, (20_000, 1)), rng.random((20_000, 1)) < 0.01
+    network = Network([layer, upper], rng.normal(size=(4, 3)).astype(np.float32), head, threads=1)
+    outputs, state = network.feed(ids_TB, network.initial_state(1), wanted, fresh_TB)
+    pieces, after = [], network.initial_state(1)
+    for start in range(0, 20_000, 5000):
+        here = slice(start, start + 5000)
+        found, after = network.feed(ids_TB[here], after, None, fresh_TB[here])
+        pieces.append(found)
+    np.testing.assert_array_equal(outputs, np.concatenate(pieces)[20_000 - wanted :])
+    np.testing.assert_array_equal(state, after)
+
+
+@needs_kernels
+def test_a_network_without_a_layer_is_refused():
+    network = engine.network(0)
+    network.embed(np.zeros((3, 2), np.float32))
+    with pytest.raises(ValueError, match="without a layer"):
+        network.feed_ids(np.zeros((1, 1), np.int64), None, np.zeros((0, 1, 0), np.float32), 1, 1)

@@ -49,13 +49,14 @@ struct Backward : Window<Cell, P> {
     float* peaks = nullptr;       // [t % 2][unit group][b][lane]: the largest gradients of a step
     float* x_scales = nullptr;    // [row of x]
     float* x_inverses = nullptr;  // [row of x]
+    Workspace room;
     Barrier all, groups[MOST_THREADS];
 
     explicit Backward(const Layer& layer) : Base(layer) {
         Base::saved = l.saved, Base::saved_steps = Ring::all(T);
         Base::read = static_cast<Operand*>(l.read), Base::read_steps = Ring::all(T);
         for (size_t size = 0;;) {
-            Arena arena(size ? workspace(size) : nullptr);
+            Arena arena(size ? room.take(size) : nullptr);
             W = arena.template take<Right>(l.dx ? W_panels * panel_size<P>(depth, PANEL) : 0);
             U = arena.template take<Right>(Cell::PRODUCT ? U_panels * panel_size<P>(depth, PANEL) : 0);
             d = arena.template take<Operand>(GRADIENTS * padded * kept * B);

@@ -25,6 +25,7 @@ struct Forward : Window<Cell, P> {
     float* table = nullptr;  // [block][token][gate][lane]: the input's part of the gates, where the inputs are tokens
     long chunk = 1;
     long W_panel, U_panel;
+    Workspace room;
     Barrier all, groups[MOST_THREADS];
 
     explicit Forward(const Layer& layer) : Base(layer) {
@@ -69,10 +70,10 @@ struct Forward : Window<Cell, P> {
 
     // Memory of this thread for what `take` takes.
     template <class Take>
-    static void scratch(Take take) {
+    void scratch(Take take) {
         Arena counted(nullptr);
         take(counted);
-        Arena arena(workspace(counted.size()));
+        Arena arena(room.take(counted.size()));
         take(arena);
     }
 
@@ -252,7 +253,7 @@ struct Forward : Window<Cell, P> {
             Arena arena(layer.packed);
             forward.take_packed(arena);
         }
-        scratch([&](Arena& arena) {
+        forward.scratch([&](Arena& arena) {
             if (!layer.packed) forward.take_packed(arena), forward.take_to_pack(arena);
             forward.take_for_steps(arena);
         });
@@ -271,7 +272,7 @@ struct Forward : Window<Cell, P> {
         Forward forward(layer);
         Arena arena(layer.packed);
         forward.take_packed(arena);
-        scratch([&](Arena& arena) { forward.take_to_pack(arena); });
+        forward.scratch([&](Arena& arena) { forward.take_to_pack(arena); });
         forward.start(
             [](void* self, int thread, int threads) { static_cast<Forward*>(self)->make_packed(thread, threads); });
     }

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <utility>
 #include <vector>
 
 namespace throughtime {
@@ -40,17 +41,38 @@ class Lender {
     };
     std::mutex mutex;
     std::vector<Block> lent, idle;  // idle: the oldest first
-    size_t lent_bytes = 0, idle_bytes = 0, most_lent = 0;
+    size_t lent_bytes = 0, idle_bytes = 0;
+    // The most bytes lent at once in this period of CALLS calls of `borrow`, and in the period before it.
+    static constexpr int CALLS = 512;
+    size_t most_lent = 0, most_before = 0;
+    int calls = 0;
 
     static void move(std::vector<Block>& from, std::vector<Block>::iterator block, std::vector<Block>& to) {
         to.push_back(std::move(*block));
         from.erase(block);
     }
 
+    // Frees idle blocks until all blocks, with `more` bytes to come, are at most twice what was lent at once.
+    void shrink(size_t more) {
+        const size_t most = 2 * std::max({most_lent, most_before, lent_bytes + more});
+        while (!idle.empty() && lent_bytes + more + idle_bytes > most) {
+            idle_bytes -= idle.front().size;
+            idle.erase(idle.begin());
+        }
+    }
+
+    void count_call() {
+        if (++calls < CALLS) return;
+        calls = 0;
+        most_before = std::exchange(most_lent, lent_bytes);
+        shrink(0);
+    }
+
  public:
     void* borrow(size_t bytes) {
         bytes = in_pages(bytes);
         std::lock_guard lock(mutex);
+        count_call();
         lent.reserve(lent.size() + 1);
         idle.reserve(lent.size() + idle.size() + 1);  // so that giving back cannot fail
         // A block may be up to twice as large as asked for; a larger one is kept for who needs it.
@@ -61,11 +83,7 @@ class Lender {
             idle_bytes -= found->size;
             move(idle, found, lent);
         } else {
-            const size_t most = 2 * std::max(most_lent, lent_bytes + bytes);
-            while (!idle.empty() && lent_bytes + bytes + idle_bytes > most) {
-                idle_bytes -= idle.front().size;
-                idle.erase(idle.begin());
-            }
+            shrink(bytes);
             lent.push_back({allocate(bytes), bytes});
         }
         lent_bytes += lent.back().size;
@@ -93,9 +111,15 @@ Lender& lender() {
 
 void* aligned(size_t bytes) { return allocate(in_pages(bytes)).release(); }
 
-void* workspace(size_t bytes) {
+void* borrow(size_t bytes) { return lender().borrow(bytes); }
+
+void give_back(void* memory) { lender().give_back(memory); }
+
+void* Workspace::take(size_t bytes) {
     static thread_local Owned kept;
     static thread_local size_t size = 0;
+    release();
+    if (bytes > KEPT_BYTES) return lent = borrow(bytes);
     if (bytes > size) {
         kept.reset();
         size = 0;
@@ -105,8 +129,9 @@ void* workspace(size_t bytes) {
     return kept.get();
 }
 
-void* borrow(size_t bytes) { return lender().borrow(bytes); }
-
-void give_back(void* memory) { lender().give_back(memory); }
+void Workspace::release() {
+    if (lent) give_back(lent);
+    lent = nullptr;
+}
 
 }  // namespace throughtime

@@ -139,7 +139,7 @@ void forward(const Recurrence& r, const Shape& shape, int threads, const nb::kwa
     l.hidden = arrays.need<float>("hidden", n.B * n.H);
     l.carried = r.carries_hidden ? nullptr : arrays.need<float>("carried", n.B * n.H);
     arrays.all_known();
-    nb::gil_scoped_release release;
+    const Unlocked unlocked;
     r.forward(l);
 }
 
@@ -160,7 +160,7 @@ void backward(const Recurrence& r, const Shape& shape, int threads, const nb::kw
     l.dhidden0 = arrays.find<float>("dhidden0", n.B * n.H);
     if (!r.carries_hidden) l.dcarried0 = arrays.find<float>("dcarried0", n.B * n.H);
     arrays.all_known();
-    nb::gil_scoped_release release;
+    const Unlocked unlocked;
     r.backward(l);
 }
 

@@ -1,5 +1,6 @@
 #include "network.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
@@ -12,6 +13,14 @@ namespace {
 
 // A thread more has to have this much of the weights to read: to wake it and to meet it takes microseconds.
 constexpr size_t BYTES_A_THREAD = 512 << 10;
+
+// A thread's rows between layers, and below the first where that has no table. Small ones stay for the next call.
+thread_local std::vector<float> between[2], gathered;
+
+void forget_large_rooms() {
+    for (std::vector<float>* room : {&between[0], &between[1], &gathered})
+        if (room->size() * sizeof(float) > KEPT_BYTES) std::vector<float>().swap(*room);
+}
 
 int worthwhile(int threads, size_t bytes, int64_t rows) {
     const size_t most = 1 + bytes * (size_t)rows / BYTES_A_THREAD;
@@ -75,13 +84,26 @@ int64_t Network::state_arrays() const {
 
 void Network::run(const Steps& steps, const float* before, float* after, int64_t wanted, float* out,
                   int threads) const {
+    if (layers.empty()) throw std::invalid_argument("a network without a layer cannot run");
+    const int64_t T = steps.T, B = steps.B, first = T - wanted;
+    const int64_t width = steps.ids && !layers.front().vocabulary() ? std::max(units(), inputs()) : units();
+    const int64_t at_once = std::max<int64_t>(1, (int64_t)(KEPT_BYTES / sizeof(float)) / (B * width));
+    for (int64_t t = 0; t < T; t += at_once, before = after) {
+        const int64_t end = std::min(T, t + at_once), begin = std::max(t, first);
+        const auto from_here = [&](auto* all, int64_t row) { return all ? all + t * B * row : all; };
+        run_part({end - t, B, from_here(steps.ids, 1), from_here(steps.x, inputs()), from_here(steps.fresh, 1)}, before,
+                 after, std::max<int64_t>(0, end - begin), begin < end ? out + (begin - first) * B * outputs() : out,
+                 threads);
+    }
+    forget_large_rooms();
+}
+
+void Network::run_part(const Steps& steps, const float* before, float* after, int64_t wanted, float* out,
+                       int threads) const {
     const int64_t T = steps.T, B = steps.B, H = units(), rows = T * B, state = B * H;
-    // Between layers, and below the first where it has no table.
     const bool gathers = steps.ids && !layers.front().vocabulary();
-    static thread_local std::vector<float> between[2];
     for (auto& room : between)
         if ((int64_t)room.size() < rows * H) room.resize(rows * H);
-    static thread_local std::vector<float> gathered;
     const float* x = steps.x;
     if (gathers) {
         const int64_t D = inputs();

@@ -49,6 +49,8 @@ class Network {
     std::vector<Packed> layers;
     std::vector<Packed> head;  // or none
 
+    void run_part(const Steps& steps, const float* before, float* after, int64_t wanted, float* out, int threads) const;
+
  public:
     // What the first layer makes of every token is made once, and looked up, where it takes no more than `table_bytes`.
     explicit Network(size_t table_bytes) : table_bytes(table_bytes) {}
@@ -59,13 +61,14 @@ class Network {
     void add(const Recurrence& kernel, Layer given);
     void put_head(const Recurrence& affine, const Layer& given);
 
-    int64_t ids() const { return vocabulary; }  // 0: it reads vectors
-    int64_t inputs() const { return layers.front().inputs(); }
-    int64_t units() const { return layers.front().units(); }
+    int64_t ids() const { return vocabulary; }                                       // 0: it reads vectors
+    int64_t inputs() const { return layers.empty() ? 0 : layers.front().inputs(); }  // 0: it has no layers
+    int64_t units() const { return layers.empty() ? 0 : layers.front().units(); }
     int64_t outputs() const { return head.empty() ? units() : head.front().units(); }
     int64_t state_arrays() const;
 
-    // The outputs of the last `wanted` steps go to out [wanted, B, outputs]. `before` may be `after`.
+    // The outputs of the last `wanted` steps go to out [wanted, B, outputs]. `before` may be `after`. Throws
+    // std::invalid_argument where there is no layer. Memory does not grow with T.
     void run(const Steps& steps, const float* before, float* after, int64_t wanted, float* out, int threads) const;
 };
 

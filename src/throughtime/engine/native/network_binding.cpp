@@ -94,7 +94,7 @@ struct Bound : Network {
         auto after = Array<float, 3>::unwritten(before.shape(0), B, units());
         auto out = Array<float, 3>::unwritten(wanted, B, outputs());
         {
-            nb::gil_scoped_release release;
+            const Unlocked unlocked;
             run(steps, before.data(), after.data(), wanted, out.data(), threads);
         }
         return {std::move(out), std::move(after)};
@@ -119,7 +119,7 @@ struct Bound : Network {
         check(targets_N.size() == N && nats_N.size() == N, "logits, targets and nats should be as many");
         for (int64_t i = 0; i < N; i++)
             check(targets_N.data()[i] >= 0 && targets_N.data()[i] < V, "a target is not in the vocabulary");
-        nb::gil_scoped_release release;
+        const Unlocked unlocked;
         level->target_nats(logits_NV.data(), N, V, targets_N.data(), nats_N.data());
     }
 
@@ -128,7 +128,7 @@ struct Bound : Network {
         check(bias_V.size() == V && out_BV.shape(0) == B && out_BV.shape(1) == V,
               "logits, bias and probabilities should be of one size");
         check(V < 1 << 24, "there are too many tokens for probabilities of 24 bits");
-        nb::gil_scoped_release release;
+        const Unlocked unlocked;
         level->whole_probabilities(logits_BV.data(), B, V, bias_V.data(), out_BV.data());
     }
 
@@ -142,7 +142,7 @@ struct Bound : Network {
               "the logits should have shape [1, B, V]");
         check(tokens.shape(1) == B, "the tokens should have a column for each lane");
         for (const Sampler* sampler : samplers) check(sampler->vocabulary == V, "a sampler is of another vocabulary");
-        nb::gil_scoped_release release;
+        const Unlocked unlocked;
         for (int64_t t = 0; t < tokens.shape(0); t++) {
             int64_t* drawn = tokens.data() + t * B;
             choose(samplers.data(), B, logits.data(), drawn, threads);
@@ -173,7 +173,7 @@ struct Bound : Network {
         if (allowed) wanted.allowed.assign(allowed->data(), allowed->data() + V);
         std::vector<Ended> found;
         {
-            nb::gil_scoped_release release;
+            const Unlocked unlocked;
             found = throughtime::search(*this, wanted, logits.data(), state.data(), threads);
         }
         nb::list result;

@@ -178,7 +178,7 @@ class Pool {
  public:
     bool run(const Job& next, int threads) {
         std::unique_lock guard(entry, std::try_to_lock);
-        if (!guard.owns_lock()) return false;
+        if (!guard.owns_lock() || stopping) return false;
         {
             std::lock_guard lock(mutex);
             while ((int)workers.size() < threads - 1) {
@@ -197,17 +197,25 @@ class Pool {
         return true;
     }
 
-    ~Pool() {
+    // Ends the threads, unless somebody else works with them: then the process ends them.
+    void stop() {
+        std::unique_lock guard(entry, std::try_to_lock);
+        if (!guard.owns_lock()) return;
         {
             std::lock_guard lock(mutex);
             stopping = true;
         }
         wake.notify_all();
         for (auto& worker : workers) worker.join();
+        workers.clear();
     }
 };
 
-Pool pool;
+// Never destroyed: other threads may still be at work when the process ends.
+Pool& pool = *new Pool;
+const struct AtExit {
+    ~AtExit() { pool.stop(); }
+} at_exit;
 
 // In the child of a fork a new pool takes the old one's place: nobody could join its threads, or unlock its mutexes.
 const int watched = pthread_atfork(nullptr, nullptr, [] {
