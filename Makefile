@@ -27,7 +27,7 @@ faults: $(READY)  ## kills, power cuts, full disks, damages; figures for docs/re
 	PYTHONPATH=tests $(BIN)/python tests/faults/table.py
 	$(BIN)/python -m pytest -m slow
 
-sanitize: build/sanitized-address build/sanitized-thread  ## kernels, watched for wrong memory and races; needs GCC
+sanitize: build/sanitized-address build/sanitized-thread  ## kernels and C library, watched for wrong memory and races; needs GCC
 
 bench: $(READY)  ## figures for docs/benchmarks, on a machine that does nothing else, for hours
 	$(BIN)/python benchmarks/text.py
@@ -52,9 +52,11 @@ build/sanitized-address: SANITIZE = address,undefined
 build/sanitized-address: LIBRARY = libasan.so
 build/sanitized-address: LEVELS = portable;avx512bf16;avx512fp16
 build/sanitized-address: AND = fork
+build/sanitized-address: INPUTS = 10000
 build/sanitized-thread: SANITIZE = thread
 build/sanitized-thread: LIBRARY = libtsan.so
 build/sanitized-thread: LEVELS = portable
+build/sanitized-thread: INPUTS = 300
 
 # Python gives back little of its memory at its end: what leaks cannot be told.
 .PHONY: build/sanitized-address build/sanitized-thread
@@ -65,6 +67,11 @@ build/sanitized-address build/sanitized-thread: $(READY)
 	  --config-settings='cmake.define.THROUGHTIME_LEVELS=$(LEVELS)' .
 	LD_PRELOAD=$$($(CXX) -print-file-name=$(LIBRARY)) PYTHONPATH=$@:tests ASAN_OPTIONS=detect_leaks=0 \
 	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(BIN)/python tests/engine/sanitize.py $(AND)
+	$(BIN)/python tests/engine/fuzz/models.py $@/fuzz
+	$(CXX) -std=c++17 -g1 -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -Isrc/throughtime/include \
+	  tests/engine/fuzz/fuzz.cpp $@/throughtime/lib/libthroughtime.a -lpthread -ldl -o $@/fuzz/fuzz
+	ASAN_OPTIONS=detect_leaks=0:max_allocation_size_mb=256 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	  $@/fuzz/fuzz $(INPUTS) $@/fuzz $@/fuzz/*.bin
 
 # The tools of the build lie in .venv, so that what it compiled last time still counts; cmake and ninja only where the
 # machine has none.

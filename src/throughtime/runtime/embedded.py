@@ -1,7 +1,7 @@
 """A model as one file for the C library (`include/throughtime.h`).
 
 MAGIC, CRC-32 of all that follows, then in this order, every number an int64, little-endian:
-the most a table may take; weights (text); kind of tokens (text); the unknown token, -1: none; V;
+weights (text); kind of tokens (text); the unknown token, -1: none; V;
 V pieces (text); the embedding (array); H; layers; for each: kernel (text), its weights (text), W (array), U (array,
 where the kernel has one), vectors (array [1, n]); W_o (array), b_o (array [1, V])
 
@@ -18,9 +18,9 @@ import numpy as np
 
 from throughtime.folder import Floats, whole_numbers
 from throughtime.runtime.model import built, read_parts
-from throughtime.runtime.network import TABLE_BYTES, check_weights, given_of
+from throughtime.runtime.network import check_weights, given_of
 
-MAGIC = b"throughtime embedded 1\n"
+MAGIC = b"throughtime embedded 2\n"
 
 
 def embed(run: str | Path, weights: str | None = None) -> bytes:
@@ -37,7 +37,7 @@ def embed(run: str | Path, weights: str | None = None) -> bytes:
     tokenizer, settings, weights = found.tokenizer, found.settings, weights or found.weights.held
     check_weights(weights)
     layers, embedding, (W_o, b_o) = built(settings, found.weights.arrays)
-    parts = [_number(TABLE_BYTES), _text(weights.encode()), _text(tokenizer.kind.encode())]
+    parts = [_text(weights.encode()), _text(tokenizer.kind.encode())]
     parts += [_number(-1 if tokenizer.unknown is None else tokenizer.unknown), _number(tokenizer.vocabulary_size)]
     parts += [_text(piece) for piece in tokenizer.pieces]
     parts += [_array(embedding, "float32"), _number(settings.hidden_size), _number(len(layers))]

@@ -201,8 +201,10 @@ class Network:
 
     def probabilities(self, logits: Floats, bias: Floats, out: NDArray[np.float64]) -> None:
         shifted = logits + bias
-        parts = np.exp((shifted - shifted.max(1, keepdims=True)).astype(np.float64))
-        whole = 1 + np.floor(parts * ((2**24 - logits.shape[1]) / parts.sum(1, keepdims=True)))
+        most = shifted.max(1, keepdims=True)
+        known = np.isfinite(most)  # of no other row the probabilities are known
+        parts = np.exp(np.where(known, shifted - np.where(known, most, 0), 0).astype(np.float64))
+        whole = 1 + np.where(known, np.floor(parts * ((2**24 - logits.shape[1]) / parts.sum(1, keepdims=True))), 0)
         whole[np.arange(len(whole)), shifted.argmax(1)] += 2**24 - whole.sum(1)
         out[:] = whole * 2.0**-24
 

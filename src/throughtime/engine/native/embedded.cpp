@@ -1,16 +1,20 @@
-// The C interface, and the file it loads: see runtime/embedded.py for what is in it.
+// The C interface. No exception leaves it, and no argument is used before it is checked.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <new>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "../../include/throughtime.h"
+#include "fields.hpp"
 #include "levels.hpp"
 #include "network.hpp"
 #include "sampler.hpp"
@@ -27,95 +31,54 @@ struct tt_model {
     std::vector<std::string> pieces;
     std::vector<std::pair<std::string, int64_t>> by_piece;  // sorted
 
-    explicit tt_model(size_t table_bytes) : network(table_bytes) {}
-    bool knows(int64_t token) const { return token >= 0 && token < (int64_t)pieces.size(); }
+    // What the first layer makes of every token is looked up where it takes no more than so many bytes.
+    tt_model() : network(1 << 24) {}
+    int64_t vocabulary() const { return (int64_t)pieces.size(); }
+    void check_token(int64_t token) const {
+        if (token < 0 || token >= vocabulary())
+            throw std::out_of_range("token " + std::to_string(token) + " is not in a vocabulary of " +
+                                    std::to_string(vocabulary()));
+    }
+    void read(int64_t token, float* state, float* logits) const {
+        network.run({1, 1, &token, nullptr, nullptr}, state, state, 1, logits, threads);
+    }
 };
 
 namespace {
 
-constexpr char MAGIC[] = "throughtime embedded 1\n";
-constexpr int64_t MOST = int64_t(1) << 40;
+// Why the last call of this thread failed.
+thread_local char reason[256];
 
-uint32_t crc32(const uint8_t* data, size_t size) {
-    uint32_t crc = 0xffffffffu;
-    for (size_t i = 0; i < size; i++) {
-        crc ^= data[i];
-        for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
+void keep_reason(const char* why) noexcept { snprintf(reason, sizeof reason, "%s", why); }
+
+// What `work` gives; where it throws, `otherwise` as it then is.
+template <class Result, class Work>
+Result guarded(const Result& otherwise, Work work) noexcept {
+    try {
+        const Result found = work();
+        keep_reason("");
+        return found;
+    } catch (const std::bad_alloc&) {
+        keep_reason("there is not enough memory");
+    } catch (const std::exception& failure) {
+        keep_reason(failure.what());
+    } catch (...) {
+        keep_reason("an exception of an unknown kind");
     }
-    return ~crc;
+    return otherwise;
 }
 
-// Reads a file's fields one after another, and never beyond its end.
-class Fields {
-    std::vector<uint8_t> content;
-    size_t at = 0;
+void check(bool holds, const char* otherwise) {
+    if (!holds) throw std::invalid_argument(otherwise);
+}
 
-    void take(void* to, size_t size) {
-        if (size > content.size() - at) throw std::runtime_error("the file is damaged: it ends too early");
-        memcpy(to, content.data() + at, size);
-        at += size;
-    }
+template <class T>
+T& given(T* pointer, const char* otherwise) {
+    check(pointer, otherwise);
+    return *pointer;
+}
 
- public:
-    explicit Fields(const char* path) {
-        const std::unique_ptr<FILE, int (*)(FILE*)> file(fopen(path, "rb"), fclose);
-        if (!file) throw std::runtime_error("the file cannot be opened");
-        uint8_t block[1 << 16];
-        for (size_t got; (got = fread(block, 1, sizeof block, file.get())) > 0;)
-            content.insert(content.end(), block, block + got);
-        char magic[sizeof MAGIC - 1];
-        take(magic, std::min(sizeof magic, content.size()));
-        if (content.size() < sizeof magic || memcmp(magic, MAGIC, sizeof magic) != 0)
-            throw std::runtime_error("the file was not written by `throughtime embed`");
-        const uint32_t check = (uint32_t)number();
-        if (check != crc32(content.data() + at, content.size() - at))
-            throw std::runtime_error("the file is damaged: its check sum is another");
-    }
-
-    int64_t number() {
-        int64_t found;
-        take(&found, sizeof found);
-        return found;
-    }
-
-    int64_t size() {
-        const int64_t found = number();
-        if (found < 0 || found > MOST) throw std::runtime_error("the file is damaged: a size is out of range");
-        return found;
-    }
-
-    std::string text() {
-        std::string found(std::min<int64_t>(size(), (int64_t)content.size()), '\0');
-        take(&found[0], found.size());
-        return found;
-    }
-
-    // Rows and columns, and float32 numbers, or int8 with a scale for each row.
-    std::vector<float> array(int64_t& rows, int64_t& columns) {
-        const int64_t kind = number();
-        rows = size(), columns = size();
-        if (columns && rows > (int64_t)content.size() / columns)
-            throw std::runtime_error("the file is damaged: an array");
-        std::vector<float> found(rows * columns);
-        if (kind == 0) {
-            take(found.data(), found.size() * sizeof(float));
-            return found;
-        }
-        std::vector<float> scales(rows);
-        std::vector<int8_t> whole(found.size());
-        take(scales.data(), scales.size() * sizeof(float));
-        take(whole.data(), whole.size());
-        for (int64_t i = 0; i < (int64_t)found.size(); i++) found[i] = whole[i] * scales[i / columns];
-        return found;
-    }
-
-    std::vector<float> matrix(int64_t rows, int64_t columns) {
-        int64_t r, c;
-        std::vector<float> found = array(r, c);
-        if (r != rows || c != columns) throw std::runtime_error("the file is damaged: a matrix has another shape");
-        return found;
-    }
-};
+const tt_model& given(const tt_model* model) { return given(model, "the model is null"); }
 
 const Level& chosen_level() {
     const char* wanted = getenv("THROUGHTIME_ISA");
@@ -124,123 +87,192 @@ const Level& chosen_level() {
     return *level;
 }
 
+tt_model::Tokens kind_of(const std::string& tokens) {
+    if (tokens == "byte") return tt_model::BYTES;
+    if (tokens == "char") return tt_model::CHARACTERS;
+    if (tokens == "word" || tokens == "bpe") return tt_model::OTHERS;
+    throw std::runtime_error("the file is damaged: it has tokens of an unknown kind");
+}
+
+void read_vocabulary(Fields& fields, tt_model& model) {
+    model.kind = kind_of(fields.text());
+    model.unknown = fields.number();
+    const int64_t V = fields.count("the number of tokens");
+    check(model.unknown >= -1 && model.unknown < V, "the file is damaged: the unknown token is out of range");
+    for (int64_t i = 0; i < V; i++) {
+        model.pieces.push_back(fields.text());
+        if (i != model.unknown) model.by_piece.emplace_back(model.pieces.back(), i);
+    }
+    std::sort(model.by_piece.begin(), model.by_piece.end());
+}
+
 std::unique_ptr<tt_model> load(const char* path, int threads) {
+    check(path, "no file is named");
+    check(threads >= 0, "threads must not be negative");
     Fields fields(path);
     const Level& level = chosen_level();
-    std::unique_ptr<tt_model> model(new tt_model((size_t)fields.size()));
+    std::unique_ptr<tt_model> model(new tt_model);
     Network& network = model->network;
-    model->threads = threads > 0 ? threads : 1;
+    model->threads = threads ? threads : std::max(1, (int)std::thread::hardware_concurrency());
     const std::string weights = fields.text();
-    const std::string tokens = fields.text();
-    model->kind = tokens == "byte" ? tt_model::BYTES : tokens == "char" ? tt_model::CHARACTERS : tt_model::OTHERS;
-    model->unknown = fields.number();
-    const int64_t V = fields.size();
-    if (model->unknown < -1 || model->unknown >= V) throw std::runtime_error("the file is damaged: the unknown token");
-    for (int64_t i = 0; i < V; i++) {
-        model->pieces.push_back(fields.text());
-        if (i != model->unknown) model->by_piece.emplace_back(model->pieces.back(), i);
-    }
-    std::sort(model->by_piece.begin(), model->by_piece.end());
+    read_vocabulary(fields, *model);
     const auto kernel_of = [&](const std::string& cell, const std::string& held) -> const Recurrence& {
         const Recurrence* found = recurrence_of(level, cell, held);
         if (!found) throw std::runtime_error("the library has no kernel for " + cell + " with weights in " + held);
         return *found;
     };
-    int64_t rows, D;
-    const std::vector<float> embedding = fields.array(rows, D);
-    if (rows != V || V < 1 || D < 1) throw std::runtime_error("the file is damaged: the embedding has another shape");
+    const int64_t V = model->vocabulary();
+    int64_t D = 0;
+    const std::vector<float> embedding = fields.array(V, D, "the embedding");
     network.embed(embedding.data(), V, D);
-    const int64_t H = fields.size(), layers = fields.size();
-    if (H < 1 || layers < 1) throw std::runtime_error("the file is damaged: there are no units");
+    const int64_t H = fields.number(1, Fields::LARGEST, "the number of units");
+    const int64_t layers = fields.count("the number of layers");
     for (int64_t i = 0; i < layers; i++) {
         const std::string cell = fields.text();
         const Recurrence& kernel = kernel_of(cell, fields.text());
-        const std::vector<float> W = fields.matrix(kernel.gates * H, i ? H : D);
-        const std::vector<float> U = kernel.product ? fields.matrix(kernel.gates * H, H) : std::vector<float>();
-        const std::vector<float> vectors = fields.matrix(1, kernel.vectors * H);
-        Layer given{};
-        given.threads = 1;
-        given.inputs = i ? H : D, given.units = H;
-        given.W = W.data(), given.U = U.data(), given.vectors = vectors.data();
-        network.add(kernel, given);
+        Layer layer{};
+        layer.threads = 1;
+        layer.inputs = i ? H : D, layer.units = H;
+        const std::vector<float> W = fields.matrix(kernel.gates * H, layer.inputs, "a matrix");
+        std::vector<float> U;
+        if (kernel.product) U = fields.matrix(kernel.gates * H, H, "a matrix");
+        const std::vector<float> vectors = fields.matrix(1, kernel.vectors * H, "a vector");
+        layer.W = W.data(), layer.U = U.data(), layer.vectors = vectors.data();
+        network.add(kernel, layer);
     }
-    const std::vector<float> W = fields.matrix(V, H), b = fields.matrix(1, V);
-    Layer given{};
-    given.threads = 1;
-    given.inputs = H, given.units = V, given.W = W.data(), given.vectors = b.data();
-    network.put_head(kernel_of("affine", weights), given);
+    const std::vector<float> W = fields.matrix(V, H, "the head"), b = fields.matrix(1, V, "the head's bias");
+    fields.end();
+    Layer head{};
+    head.threads = 1;
+    head.inputs = H, head.units = V, head.W = W.data(), head.vectors = b.data();
+    network.put_head(kernel_of("affine", weights), head);
     return model;
 }
 
-}  // namespace
-
-tt_model* tt_load(const char* file, int threads, char* error, size_t room) {
-    try {
-        return load(file, threads).release();
-    } catch (const std::exception& failure) {
-        if (error && room) snprintf(error, room, "%s: %s", file, failure.what());
-        return nullptr;
-    }
+// Bytes of the UTF-8 character that begins here; 0: there is none.
+size_t character_size(const unsigned char* text, size_t length) {
+    const unsigned char first = text[0];
+    const size_t size = first < 0x80   ? 1
+                        : first < 0xc2 ? 0
+                        : first < 0xe0 ? 2
+                        : first < 0xf0 ? 3
+                        : first < 0xf5 ? 4
+                                       : 0;
+    if (size > length) return 0;
+    for (size_t i = 1; i < size; i++)
+        if ((text[i] & 0xc0) != 0x80) return 0;
+    // Longer than need be, half of a surrogate pair, or beyond the last code point.
+    const bool wrong = (first == 0xe0 && text[1] < 0xa0) || (first == 0xed && text[1] > 0x9f) ||
+                       (first == 0xf0 && text[1] < 0x90) || (first == 0xf4 && text[1] > 0x8f);
+    return wrong ? 0 : size;
 }
 
-void tt_free(tt_model* model) { delete model; }
-
-int64_t tt_vocabulary(const tt_model* model) { return (int64_t)model->pieces.size(); }
-
-size_t tt_state_size(const tt_model* model) { return model->network.state_arrays() * model->network.units(); }
-
-const char* tt_piece(const tt_model* model, int64_t token, size_t* length) {
-    if (!model->knows(token)) return nullptr;
-    *length = model->pieces[token].size();
-    return model->pieces[token].data();
-}
-
-int64_t tt_encode(const tt_model* model, const char* text, size_t length, int64_t* tokens, int64_t room) {
-    if (model->kind == tt_model::OTHERS) return -1;
+// `failure` is the number of what is wrong where it throws.
+int64_t encode(const tt_model& model, const char* text, size_t length, int64_t* tokens, int64_t room,
+               int64_t& failure) {
+    const auto refuse = [&](int64_t number, const char* why) {
+        failure = number;
+        throw std::invalid_argument(why);
+    };
+    check(text || !length, "the text is null");
+    check(room >= 0, "room must not be negative");
+    check(tokens || !room, "tokens is null");
+    if (model.kind == tt_model::OTHERS) refuse(-1, "words and byte pairs need the model's tokeniser");
     int64_t count = 0;
     for (size_t at = 0; at < length; count++) {
-        size_t size = 1;  // a character goes on while bytes begin with 10
-        while (model->kind == tt_model::CHARACTERS && at + size < length && (text[at + size] & 0xc0) == 0x80) size++;
+        const size_t size = model.kind == tt_model::BYTES
+                                ? 1
+                                : character_size(reinterpret_cast<const unsigned char*>(text) + at, length - at);
+        check(size, "the text is not UTF-8");
         const std::pair<std::string, int64_t> wanted(std::string(text + at, size), 0);
-        const auto found = std::lower_bound(model->by_piece.begin(), model->by_piece.end(), wanted);
-        if (found == model->by_piece.end() || found->first != wanted.first) return -2;
+        const auto found = std::lower_bound(model.by_piece.begin(), model.by_piece.end(), wanted);
+        if (found == model.by_piece.end() || found->first != wanted.first)
+            refuse(-2, "the vocabulary lacks a character of the text");
         if (count < room) tokens[count] = found->second;
         at += size;
     }
     return count;
 }
 
-int tt_step(const tt_model* model, int64_t token, float* state, float* logits) {
-    if (!model->knows(token)) return -1;
-    model->network.run({1, 1, &token, nullptr, nullptr}, state, state, 1, logits, model->threads);
-    return 0;
+Sampler sampler_of(const tt_model& model, const tt_choice& choice) {
+    std::vector<uint8_t> allowed;
+    if (model.unknown >= 0) {
+        allowed.assign(model.vocabulary(), 1);
+        allowed[model.unknown] = 0;
+    }
+    return Sampler(
+        {choice.temperature, choice.top_k, choice.top_p, choice.min_p, choice.repetition_penalty, choice.seed},
+        model.vocabulary(), std::move(allowed));
 }
 
-tt_choice tt_usual() { return {1, 0, 1, 0, 1, 0}; }
+}  // namespace
+
+tt_model* tt_load(const char* file, int threads, char* error, size_t room) {
+    tt_model* model = guarded<tt_model*>(nullptr, [&] { return load(file, threads).release(); });
+    if (!model && error && room) snprintf(error, room, "%s%s%s", file ? file : "", file ? ": " : "", reason);
+    return model;
+}
+
+void tt_free(tt_model* model) { delete model; }
+
+const char* tt_error(void) { return reason; }
+
+int64_t tt_vocabulary(const tt_model* model) {
+    return guarded<int64_t>(-1, [&] { return given(model).vocabulary(); });
+}
+
+size_t tt_state_size(const tt_model* model) {
+    return guarded<size_t>(0, [&] {
+        const Network& network = given(model).network;
+        return (size_t)(network.state_arrays() * network.units());
+    });
+}
+
+const char* tt_piece(const tt_model* model, int64_t token, size_t* length) {
+    return guarded<const char*>(nullptr, [&] {
+        given(model).check_token(token);
+        const std::string& piece = model->pieces[token];
+        given(length, "length is null") = piece.size();
+        return piece.data();
+    });
+}
+
+int64_t tt_encode(const tt_model* model, const char* text, size_t length, int64_t* tokens, int64_t room) {
+    int64_t failure = -3;
+    return guarded(failure, [&] { return encode(given(model), text, length, tokens, room, failure); });
+}
+
+int tt_step(const tt_model* model, int64_t token, float* state, float* logits) {
+    return guarded(-1, [&] {
+        given(model).check_token(token);
+        check(state && logits, "state or logits is null");
+        model->read(token, state, logits);
+        return 0;
+    });
+}
+
+tt_choice tt_usual(void) { return {1, 0, 1, 0, 1, 0}; }
 
 int64_t tt_generate(const tt_model* model, float* state, const int64_t* prompt, int64_t count, int64_t tokens,
                     const tt_choice* choice, tt_sink sink, void* user) {
-    const int64_t V = tt_vocabulary(model);
-    std::vector<uint8_t> allowed;
-    if (model->unknown >= 0) {
-        allowed.assign(V, 1);
-        allowed[model->unknown] = 0;
-    }
-    Sampler sampler(
-        {choice->temperature, choice->top_k, choice->top_p, choice->min_p, choice->repetition_penalty, choice->seed}, V,
-        allowed);
-    std::vector<float> logits(V);
-    if (count < 1) return -1;
-    for (int64_t i = 0; i < count; i++) {
-        if (tt_step(model, prompt[i], state, logits.data())) return -1;
-        sampler.see(prompt[i]);
-    }
-    for (int64_t written = 0; written < tokens; written++) {
-        const int64_t token = sampler.choose(logits.data());
-        if (token < 0) return -1;
-        const std::string& piece = model->pieces[token];
-        if (sink(user, piece.data(), piece.size())) return written + 1;
-        tt_step(model, token, state, logits.data());
-    }
-    return tokens;
+    return guarded<int64_t>(-1, [&] {
+        check(state && prompt && sink, "state, prompt or sink is null");
+        check(count > 0, "a prompt needs at least one token");
+        check(tokens >= 0, "tokens must not be negative");
+        for (int64_t i = 0; i < count; i++) given(model).check_token(prompt[i]);
+        Sampler sampler = sampler_of(*model, given(choice, "choice is null"));
+        std::vector<float> logits(model->vocabulary());
+        for (int64_t i = 0; i < count; i++) {
+            model->read(prompt[i], state, logits.data());
+            sampler.see(prompt[i]);
+        }
+        for (int64_t written = 0; written < tokens; written++) {
+            const int64_t token = sampler.choose(logits.data());
+            check(token >= 0, "no token that is allowed can follow");
+            const std::string& piece = model->pieces[token];
+            if (sink(user, piece.data(), piece.size())) return written + 1;
+            model->read(token, state, logits.data());
+        }
+        return tokens;
+    });
 }

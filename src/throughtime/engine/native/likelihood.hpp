@@ -20,7 +20,8 @@ inline void target_nats(const float* logits, long rows, long columns, const int6
     }
 }
 
-// softmax(logits + bias) of each row as whole multiples of 2^-24, none of them 0, that sum to 1.
+// softmax(logits + bias) of each row as whole multiples of 2^-24, none of them 0, that sum to 1. A row whose largest number
+// is not finite, or that holds a NaN, gives all columns the same but one.
 inline void whole_probabilities(const float* logits, long rows, long columns, const float* bias, double* out) {
     const double unit = 0x1p-24, units = 0x1p24;
     for (long row = 0; row < rows; row++, logits += columns, out += columns) {
@@ -36,14 +37,22 @@ inline void whole_probabilities(const float* logits, long rows, long columns, co
             store(part, e);
             for (int j = 0; j < count; j++) out[i + j] = part[j];
         }
-        const double scale = (units - columns) / (double)sum(total);
+        const double whole = (double)sum(total);
+        const bool known = whole < __builtin_inf();  // false for NaN, too
+        const double scale = (units - columns) / whole;
         double left = units;
         for (long i = 0; i < columns; i++) {
-            const double whole = 1 + (double)(long)(out[i] * scale);
-            left -= whole;
-            out[i] = whole * unit;
+            out[i] = known ? 1 + (double)(long)(out[i] * scale) : 1;
+            left -= out[i];
         }
-        out[best] += left * unit;
+        // What the rounded sum has given out too much is taken back from the others before the best would have none.
+        for (long i = 0; i < columns && out[best] + left < 1; i++)
+            if (i != best) {
+                const double taken = out[i] - 1 < -left ? out[i] - 1 : -left;
+                out[i] -= taken, left += taken;
+            }
+        out[best] += left;
+        for (long i = 0; i < columns; i++) out[i] *= unit;
     }
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <stdexcept>
 
 #include "team.hpp"
 
@@ -26,6 +27,15 @@ constexpr float NEVER = -std::numeric_limits<float>::infinity();
 
 Sampler::Sampler(const Choice& choice, int64_t V, std::vector<uint8_t> allowed)
     : choice(choice), allowed(std::move(allowed)), vocabulary(V) {
+    const auto check = [](bool holds, const char* otherwise) {
+        if (!holds) throw std::invalid_argument(otherwise);
+    };
+    check(choice.temperature >= 0 && std::isfinite(choice.temperature), "temperature must be finite and not negative");
+    check(choice.top_k >= 0, "top_k must not be negative");
+    check(choice.top_p > 0 && choice.top_p <= 1, "top_p must be above 0 and at most 1");
+    check(choice.min_p >= 0 && choice.min_p <= 1, "min_p must be 0 to 1");
+    check(choice.repetition_penalty > 0 && std::isfinite(choice.repetition_penalty),
+          "repetition_penalty must be finite and above 0");
     if (choice.repetition_penalty != 1) seen.resize(V);
 }
 

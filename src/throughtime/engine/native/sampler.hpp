@@ -28,6 +28,7 @@ class Sampler {
     double uniform();
 
  public:
+    // Throws std::invalid_argument where a setting is out of range.
     Sampler(const Choice& choice, int64_t V, std::vector<uint8_t> allowed);
     void see(int64_t token);        // a token of the prompt
     int64_t choose(float* logits);  // it may change them; -1: none is allowed
