@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
-from throughtime.durable import replace_file
+from throughtime.durable import READ_WRITE, replace_file
 from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Model, Recipe, build, read
 from throughtime.untrusted import parse_json, read_file
@@ -138,8 +138,8 @@ class Weights(NamedTuple):
     """How matrices are held in it: `float32` or `int8`."""
 
 
-def write_weights(folder: Path, arrays: Mapping[str, Floats], held: str = "float32") -> None:
-    """Write model.safetensors: matrices as `held` says, vectors as float32.
+def write_weights(folder: Path, arrays: Mapping[str, Floats], held: str = "float32", mode: int = READ_WRITE) -> None:
+    """Write model.safetensors: matrices as `held` says, vectors as float32; with these permissions before the umask.
 
     An int8 matrix has the array NAME.scale beside it: what 1 counts in each row.
     """
@@ -148,7 +148,7 @@ def write_weights(folder: Path, arrays: Mapping[str, Floats], held: str = "float
         entries[name] = np.ascontiguousarray(array, np.float32)
         if held == "int8" and array.ndim == 2:
             entries[name], entries[name + SCALE] = whole_numbers(entries[name])
-    replace_file(folder / WEIGHTS, save(entries))
+    replace_file(folder / WEIGHTS, save(entries), mode)
 
 
 def read_weights(folder: Path, wanted: Mapping[str, tuple[int, ...]]) -> Weights:

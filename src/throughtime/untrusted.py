@@ -116,6 +116,15 @@ def to_json(value: Any, indent: int | None = None) -> str:
     return json.dumps(_jsonable(value), ensure_ascii=False, allow_nan=False, indent=indent)
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written in UTF-8; names of files that are not UTF-8 cannot: they hold half surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def printable(text: str, several_lines: bool = False) -> str:
     """Text with its control characters escaped, so that a terminal shows them and does not obey them.
 

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,12 +21,13 @@ from typing import Annotated, Any, Literal, NamedTuple, final
 import torch
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor
 
 from throughtime import durable
 from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.training.ranks import is_dealt, whole
+from throughtime.untrusted import is_utf8
 
 FACTS, MANIFEST, LAST = "facts.json", "manifest.json", "last"
 SUFFIX = ".safetensors"
@@ -160,8 +160,8 @@ class Checkpoints:
 
     def _write(self, step: int, arrays: Arrays, facts: str, best: bool) -> None:
         try:
-            for left in self.folder.glob(f"step-*{durable.PARTIAL}"):
-                shutil.rmtree(left)
+            durable.make_own_folder(self.folder)
+            durable.remove_leftovers(self.folder, sole_writer=True)
             number = 1 + max((manifest.number for _, manifest in self._list()[0]), default=0)
             names = (f"step-{step}" + (f".{n}" if n > 1 else "") for n in count(1))
             place = next(place for place in map(self.folder.joinpath, names) if not place.exists())
@@ -309,8 +309,14 @@ def _read(place: Path, manifest: _Manifest) -> Checkpoint:
             if name == FACTS:
                 facts = json.loads((place / name).read_bytes())
             else:
-                arrays[name.removesuffix(SUFFIX)] = load_file(place / name)
+                arrays[name.removesuffix(SUFFIX)] = _load(place / name)
     return Checkpoint(manifest.step, arrays, facts, place)
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    if is_utf8(str(path)):
+        return load_file(path)
+    return load(path.read_bytes())  # the library takes no other names
 
 
 @contextmanager
