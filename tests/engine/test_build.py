@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -61,6 +62,26 @@ def test_the_levels_are_those_of_this_processor():
     expected = [level for level, needed in NEEDS.items() if needed <= flags]
     young = {"avx512bf16", "avx512fp16"}  # an old compiler lacks them
     assert set(levels()) | young == {*expected, *young}
+
+
+@pytest.mark.skipif(not CMAKE or not levels(), reason="needs cmake and a compiler")
+def test_the_native_level_is_the_one_that_the_engine_chooses(tmp_path):
+    done = configure(tmp_path, "-DTHROUGHTIME_LEVELS=native")
+    assert done.returncode == 0, done.stderr
+    (line,) = re.findall(r"^levels to compile: (.*)$", done.stderr + done.stdout, re.MULTILINE)
+    best, int8 = line.split(", ")
+    assert best == levels()[-1]
+    has_vnni = "avx512_vnni" in processor()[1]
+    assert int8 == {"portable": "portable_int8", "avx2": "avx2_int8"}.get(best, f"avx{512 if has_vnni else 2}_int8")
+
+
+@pytest.mark.skipif(not CMAKE or not COMPILER, reason="needs cmake and a compiler")
+def test_a_level_that_does_not_exist_is_an_error(tmp_path):
+    done = configure(tmp_path, "-DTHROUGHTIME_LEVELS=portable;avx1024")
+    assert done.returncode != 0
+    assert "must be all, native, or some of portable;avx2;avx512;avx512bf16;avx512fp16, got avx1024" in " ".join(
+        done.stderr.split()
+    )
 
 
 @pytest.mark.skipif(not OBJECTS or not shutil.which("nm"), reason="needs the objects of `make`, and nm")

@@ -66,12 +66,26 @@ def test_a_level_that_is_not_there_is_one_line(command, tmp_path):
 def test_without_kernels_native_is_refused_and_auto_is_not():
     assert engine.levels() == []
     assert engine.kernel("gru") is None
-    assert engine.describe().startswith("no native kernels: ")
+    assert engine.describe().startswith("no native kernels: the package was installed without a C++ compiler")
     with pytest.raises(SettingError, match="gru cannot run native: the package was installed without kernels"):
         cells.create("gru", 3, 4, engine="native")
     assert cells.create("gru", 3, 4).engine == "torch"
     with pytest.raises(SettingError, match="precision bf16 needs the native engine, and the cell gru runs on torch"):
         cells.create("gru", 3, 4, precision="bf16")
+
+
+@pytest.mark.skipif(not engine.levels(), reason="no engine")
+def test_kernels_built_for_another_processor_are_not_used(monkeypatch):
+    """As after `make demo` on one machine and a run on an older one."""
+    monkeypatch.setattr(choice, "levels", list)
+    engine.level.cache_clear()
+    try:
+        assert engine.describe().startswith("no native kernels: the package was built for another processor")
+        assert engine.kernel("gru") is None
+        assert engine.network(0) is None
+        assert cells.create("gru", 3, 4).engine == "torch"
+    finally:
+        engine.level.cache_clear()
 
 
 @pytest.mark.usefixtures("_no_kernels")

@@ -96,5 +96,6 @@ def describe() -> str:
     """
     chosen = level()
     if chosen is None:
-        return "no native kernels: the package was installed without a C++ compiler, so cells run on PyTorch"
+        why = "was installed without a C++ compiler" if _native is None else "was built for another processor"
+        return f"no native kernels: the package {why}, so cells run on PyTorch; install it again to have them"
     return f"native kernels of level {chosen} (of {', '.join(levels())})"

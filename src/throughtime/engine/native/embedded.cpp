@@ -82,7 +82,10 @@ const tt_model& given(const tt_model* model) { return given(model, "the model is
 
 const Level& chosen_level() {
     const char* wanted = getenv("THROUGHTIME_ISA");
-    const Level* level = wanted && *wanted ? level_of(wanted) : levels().back();
+    const std::vector<const Level*> found = levels();
+    if (found.empty())
+        throw std::runtime_error("the library has no kernels for this processor: build it with all levels");
+    const Level* level = wanted && *wanted ? level_of(wanted) : found.back();
     if (!level) throw std::runtime_error("THROUGHTIME_ISA names no level that is there");
     return *level;
 }
