@@ -1,16 +1,18 @@
 # The two commands to know: `make demo` and `make test`. Each makes .venv if need be.
 
+SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DEMO_READY := $(VENV)/demo-ready
+PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --no-compile -c constraints.txt
+INSTALL := $(PIP_INSTALL) --quiet
 NATIVE := $(wildcard src/throughtime/engine/native/*)
-MISSING := 'from scikit_build_core.build import get_requires_for_build_editable as missing; print(*missing())'
 
 .PHONY: demo test check faults sanitize bench format clean
 
-demo: $(READY)  ## train on the text that Python carries, for two minutes
+demo: $(or $(wildcard $(READY)),$(DEMO_READY))  ## train on the text that Python carries, for two minutes
 	$(BIN)/throughtime train --recipe demo
 
 test: $(READY)  ## all tests
@@ -73,11 +75,43 @@ build/sanitized-address build/sanitized-thread: $(READY)
 	ASAN_OPTIONS=detect_leaks=0:max_allocation_size_mb=256 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  $@/fuzz/fuzz $(INPUTS) $@/fuzz $@/fuzz/*.bin
 
-# The tools of the build lie in .venv, so that what it compiled last time still counts; cmake and ninja only where the
-# machine has none.
-$(READY): pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
-	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) scikit-build-core
-	$(INSTALL) nanobind numpy $$($(BIN)/python -c $(MISSING))
-	$(INSTALL) --no-build-isolation --config-settings=build-dir=build -e '.[train,dev]'
-	touch $(READY)
+# The demo needs PyTorch, and the kernels that the engine chooses on this processor. All else needs the tools of
+# development too, and the kernels of all levels. What the one made, the other one takes over.
+$(DEMO_READY): EXTRAS := train
+$(DEMO_READY): KERNELS := native
+$(DEMO_READY): COMPILE_TIME := a minute
+$(READY): EXTRAS := train dev
+$(READY): KERNELS := all
+$(READY): COMPILE_TIME := two and a half minutes
+
+# The tools of the build lie in .venv, so that what it compiled last time still counts. What is largest to install and
+# what takes longest to compile are done side by side.
+$(DEMO_READY) $(READY): pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
+	@echo "Installing the build tools into $(VENV): ten seconds"
+	@$(PYTHON) -m venv $(VENV)
+	@$(INSTALL) scikit-build-core
+	@$(INSTALL) nanobind numpy $$($(BIN)/python -c $(MISSING))
+	@$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j2) packages kernels \
+	  EXTRAS='$(EXTRAS)' KERNELS='$(KERNELS)' COMPILE_TIME='$(COMPILE_TIME)'
+	@$(INSTALL) --no-deps --no-build-isolation $(addprefix --config-settings=,$(SETTINGS)) -e .
+	@touch $@
+
+SETTINGS = build-dir=build cmake.args=--log-level=NOTICE cmake.define.THROUGHTIME_LEVELS=$(KERNELS)
+# cmake and ninja, where the machine has none
+MISSING := 'from scikit_build_core.build import get_requires_for_build_editable as missing; print(*missing())'
+COMPILE := 'import sys; from scikit_build_core.build import build_editable as compile; \
+  compile("build", dict(setting.split("=", 1) for setting in sys.argv[1:]))'
+WANTED := 'import sys, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+  print(*project["dependencies"], *(name for extra in sys.argv[1:] for name in project["optional-dependencies"][extra]))'
+
+.PHONY: packages kernels
+packages:
+	@echo "Installing PyTorch and other packages ($(EXTRAS)): half a minute, plus the download of what pip has not cached"
+	@set -o pipefail; $(PIP_INSTALL) --progress-bar off $$($(BIN)/python -c $(WANTED) $(EXTRAS)) \
+	  | { grep --line-buffered -o 'Downloading .* MB)' || true; }
+	@echo "Packages installed"
+
+kernels:
+	@echo "Compiling the engine (levels: $(KERNELS)): $(COMPILE_TIME) on two cores"
+	@TERM=dumb $(BIN)/python -c $(COMPILE) $(SETTINGS)
+	@echo "Engine compiled"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
-import sys
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from throughtime import cells
+from throughtime import cells, recipe
 from throughtime.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,7 +74,37 @@ def test_the_table_of_cells_is_whole():
     assert re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE) == cells.names()
 
 
+def planned(target: str, environment: Path) -> str:
+    """The commands that make would run for this target, with its virtual environment in this folder."""
+    command = ["make", "--dry-run", "--no-print-directory", f"VENV={environment}", target]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_make_demo_installs_and_compiles_no_more_than_a_demo_needs(tmp_path):
+    """The rest is left to `make test`, as the readme says."""
+    demo, test = planned("demo", tmp_path), planned("test", tmp_path)
+    assert "packages (train):" in demo
+    assert "THROUGHTIME_LEVELS=native" in demo
+    assert "packages (train dev):" in test
+    assert "THROUGHTIME_LEVELS=all" in test
+    assert demo.endswith(f"{tmp_path}/bin/throughtime train --recipe demo\n")
+
+
+def test_what_make_installed_is_not_installed_again(tmp_path):
+    training = f"{tmp_path}/bin/throughtime train --recipe demo\n"
+    (tmp_path / "demo-ready").touch()
+    assert planned("demo", tmp_path) == training
+    assert "THROUGHTIME_LEVELS=all" in planned("test", tmp_path)
+    (tmp_path / "demo-ready").unlink()
+    (tmp_path / "ready").touch()
+    assert planned("test", tmp_path) == f"{tmp_path}/bin/python -m pytest\n"
+    assert planned("demo", tmp_path) == training
+
+
+def test_make_demo_trains_for_as_long_as_the_readme_says():
+    assert recipe.build(recipe.read("demo")).training.minutes == 2.0
+    assert "trains a character model on real text for two minutes" in README
+
+
 def test_the_data_folder_is_never_inside():
     assert not (ROOT / "shared").exists()
-    assert shutil.which("make")
-    assert sys.version_info >= (3, 11)
