@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
+import os
 import random
+import struct
+import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Library
 
 from helpers import damaged, model_folder
 from throughtime import engine, runtime
+from throughtime.cli.decompress import command as decompress_command
 from throughtime.errors import ThroughtimeError
-from throughtime.runtime import compression
+from throughtime.runtime import compression, reference
 from throughtime.runtime import network as networks
-from throughtime.runtime.compression import compress, decompress
+from throughtime.runtime.compression import CODED, END, MAGIC, SAME, STORED, compress, decompress, read_header
+from throughtime.runtime.model import shapes
+from throughtime.text import tokenizer as tokenizers
 
 TEXT = ("It was the best of times, it was the worst of times, it was the age of wisdom…\n" * 40).encode()
 
@@ -147,3 +158,156 @@ def test_probabilities_are_whole_and_sum_to_one(model):
     assert (found.sum(1) == 2**24).all()
     wanted = torch.softmax(torch.from_numpy(logits + bias), 1).numpy()
     np.testing.assert_allclose(found / 2**24, wanted, atol=3e-5)
+
+
+def as_header(content: bytes) -> bytes:
+    return MAGIC + struct.pack("<II", len(content), zlib.crc32(content)) + content
+
+
+def as_block(kind: int, size: int, payload: bytes, content: bytes = b"") -> bytes:
+    """A block whose check sum is right, whatever it says of itself."""
+    start = struct.pack("<BII", kind, size, len(payload))
+    return (
+        start + struct.pack("<I", zlib.crc32(payload, zlib.crc32(start))) + hashlib.sha256(content).digest() + payload
+    )
+
+
+def header_of(blob: bytes) -> bytes:
+    return blob[: len(MAGIC) + 8 + int.from_bytes(blob[len(MAGIC) : len(MAGIC) + 4], "little")]
+
+
+FORGED = {
+    "terabytes of one byte": (SAME, 1 << 20, b"a" * (1 << 20)),
+    "the same nothing": (SAME, 5, b""),
+    "two of the same": (SAME, 4, b"ab"),
+    "stored, and longer": (STORED, 3, b"abcd"),
+    "stored, and shorter": (STORED, 5, b"abcd"),
+    "an end with content": (END, 4, b""),
+    "an end with payload": (END, 0, b"abcd"),
+    "coded, and empty": (CODED, 0, b""),
+    "coded, and longer than stored": (CODED, 3, b"\1\0\0\0\1\0\0\0"),
+    "no lanes": (CODED, 100, struct.pack("<II", 0, 0)),
+    "a million lanes": (CODED, 1 << 20, struct.pack("<II", 1 << 20, 1)),
+    "one lane for a block of many": (CODED, 1 << 20, struct.pack("<II", 1, 1 << 20)),
+    "one long lane beside empty ones": (CODED, 1 << 20, struct.pack("<65I", 64, 1 << 20, *[0] * 63)),
+    "more tokens than bytes": (CODED, 100, struct.pack("<III", 1, 101, 0)),
+    "an unknown kind": (4, 4, b"abcd"),
+    "a large block": (STORED, (1 << 20) + 1, bytes((1 << 20) + 1)),
+}
+
+
+@pytest.mark.parametrize("block", FORGED.values(), ids=FORGED)
+def test_a_block_that_its_kind_cannot_have_is_refused_before_it_is_made(model, block):
+    """None reaches the hash of its content: the hash would be compared after memory and time were spent."""
+    start = header_of(compressed(model, TEXT))
+    with pytest.raises(ThroughtimeError, match="damaged in block 0") as caught:
+        back(model, start + as_block(*block))
+    assert "it comes out differently" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"rate": 1}, "written by another version"),
+        ({"model": None}, "written by another version"),
+        ({"adapt": 1}, "written by another version"),
+        ({"weights": "int4\x1b[2J"}, r"unknown form of weights: int4\\x1b\[2J"),
+        ({"tokenizer": "\x1b[2J" * 4}, r"tokeniser \\x1b\[2J"),
+        (b"[1, 2]", "written by another version"),
+        (b"{}", "written by another version"),
+        (b"[" * 4000, "is not JSON|nested deeper"),
+        (b'{"adapt": NaN}', "is not JSON"),
+        (b'{"adapt": 1e999}', "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+    ],
+    ids=str,
+)
+def test_a_header_that_is_none_is_one_line(model, header, message):
+    whole = header_of(compressed(model, b""))
+    if isinstance(header, dict):
+        header = json.dumps(json.loads(whole[len(MAGIC) + 8 :]) | header).encode()
+    with pytest.raises(ThroughtimeError, match=message) as caught:
+        back(model, as_header(header))
+    assert str(caught.value).isprintable()
+
+
+def test_another_version_is_named(model):
+    with pytest.raises(ThroughtimeError, match="by another version"):
+        read_header(io.BytesIO(MAGIC[:-1] + b"2" + compressed(model, b"")[len(MAGIC) :]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_forged_blocks_are_refused_or_are_what_they_say(model, data):
+    """Every check sum is right, so that the numbers inside are believed, if at all, for a reason."""
+    content = TEXT[:300]
+    whole = compressed(model, content)
+    start = header_of(whole)
+    kind, size, length = struct.unpack_from("<BII", whole, len(start))
+    payload = whole[len(start) + 45 :][:length]
+    strange = st.sampled_from([0, 1, 2, 255, 1 << 14, (1 << 20) - 1, 1 << 20, (1 << 32) - 1])
+    match data.draw(st.sampled_from(["kind", "size", "number", "payload"])):
+        case "kind":
+            kind = data.draw(st.integers(0, 255))
+        case "size":
+            size = data.draw(strange)
+        case "number":
+            at = 4 * data.draw(st.integers(0, 2))
+            payload = payload[:at] + data.draw(strange).to_bytes(4, "little") + payload[at + 4 :]
+        case "payload":
+            payload = damaged(data, payload, data.draw(st.integers(0, len(payload) - 1)))
+    forged = as_block(kind, size, payload, content)
+    with suppress(ThroughtimeError):
+        assert back(model, start + forged + as_block(END, 0, b"", b"")) == content
+
+
+def test_a_tokeniser_that_loses_text_is_refused(place):
+    """Its ids are those of another text: what is made of them could never be brought back."""
+    whole = tokenizers.load(place / "tokenizer.json")
+    if whole.kind == "byte":
+        pytest.skip("bytes are encoded without the library")
+    library = Library.from_str(whole.to_json())
+    library.enable_truncation(20)
+    lossy = tokenizers.LibraryTokenizer("bpe", library, whole.pieces, None)
+    loaded = runtime.load(place)
+    model = runtime.Model(
+        loaded.settings,
+        {name: np.zeros(shape, np.float32) for name, shape in shapes(loaded.settings, lossy.vocabulary_size).items()},
+        lossy,
+        loaded.digest,
+    )
+    with pytest.raises(ThroughtimeError, match="does not give back what it reads"):
+        compressed(model, TEXT)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("twin", ["native", "reference"])
+def test_logits_that_are_not_finite_still_make_a_distribution(model, value, twin):
+    logits = np.zeros((4, 300), np.float32)
+    logits[0, 0] = logits[1, 7] = logits[2, 299] = value
+    logits[3] = value
+    bias, found = np.zeros(300, np.float32), np.empty(logits.shape)
+    if twin == "native":
+        found = model.network.probabilities(logits, bias)
+    else:
+        reference.Network().probabilities(logits, bias, found)
+    whole = found * 2**24
+    assert (whole >= 1).all()
+    assert (whole == np.floor(whole)).all()
+    assert (whole.sum(1) == 2**24).all()
+
+
+def test_probabilities_of_a_large_even_vocabulary_stay_above_zero(model):
+    """A sum in float32 of so many equal parts is short by more than the likeliest token has."""
+    logits = np.full((1, 1 << 20), -0.1, np.float32)
+    logits[0, 5] = 0
+    found = model.network.probabilities(logits, np.zeros(1 << 20, np.float32))
+    assert (found > 0).all()
+    assert found.sum() == 1
+
+
+def test_the_command_line_refuses_a_pipe(place, tmp_path):
+    os.mkfifo(tmp_path / "pipe.tt")
+    found = CliRunner().invoke(decompress_command, [str(tmp_path / "pipe.tt"), "-m", str(place)])
+    assert isinstance(found.exception, ThroughtimeError)
+    assert "it is a pipe, not a regular file" in str(found.exception)

@@ -22,10 +22,11 @@ def command(file: Path, run: Path, out: Path | None, force: bool) -> None:
     """
     from throughtime import runtime
     from throughtime.runtime.compression import decompress, read_header
+    from throughtime.untrusted import open_regular
 
     if out is None and file.suffix != SUFFIX:
         raise click.UsageError(f"{file} does not end in {SUFFIX}: name the file to write with --out")
-    with file.open("rb") as source:
+    with open_regular(file) as source:
         weights = read_header(source).weights
         source.seek(0)
         with new_file(out or file.with_suffix(""), force) as target:

@@ -9,15 +9,17 @@ they come from the same kernels, whose results do not depend on the number of th
     block   kind (u8), bytes of content (u32), bytes of payload (u32), CRC-32 of these and of the payload (u32),
             SHA-256 of the content, payload
     kinds   END (content: nothing), SAME (payload: the byte that fills it), STORED (payload: the content),
-            CODED (payload: tokens of each lane (u32), the coder's words (u32))
+            CODED (payload: number of lanes (u32), tokens of each lane (u32), the coder's words (u32))
 
-All numbers are little-endian. Axes: T time, B lane, V vocabulary.
+All numbers are little-endian. A file that is read may come from anybody: what its numbers say is checked before memory
+or time is spent on it. Axes: T time, B lane, V vocabulary.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -30,7 +32,9 @@ from numpy.typing import NDArray
 from throughtime import engine
 from throughtime.errors import ThroughtimeError
 from throughtime.runtime.model import Model
+from throughtime.runtime.network import WEIGHTS
 from throughtime.text.tokenizer import Tokenizer
+from throughtime.untrusted import parse_json, printable
 
 MAGIC = b"throughtime\x001"
 BLOCK = 1 << 20
@@ -43,6 +47,8 @@ RATE = 0.02
 END, SAME, STORED, CODED = range(4)
 _START = struct.Struct("<II")
 _BLOCK = struct.Struct("<BIII32s")
+_NO_UTF_8 = re.compile("([\udc80-\udcff]+)")
+"""Bytes that are no UTF-8, as `surrogateescape` decodes them."""
 
 Int64 = NDArray[np.int64]
 Probabilities = NDArray[np.float64]
@@ -70,7 +76,7 @@ class Sizes(NamedTuple):
 
 
 def compress(model: Model, source: BinaryIO, target: BinaryIO, adapt: bool = True) -> Sizes:
-    """Read all of a source and write it compressed.
+    """Read all of a source and write it compressed. The tokens of every block are decoded again and compared with it.
 
     Args:
         model: of bytes or byte pairs, which any bytes can be made of.
@@ -79,7 +85,8 @@ def compress(model: Model, source: BinaryIO, target: BinaryIO, adapt: bool = Tru
         adapt: let the biases of the output learn from what was read.
 
     Raises:
-        ThroughtimeError: where the model's tokens cannot make up every file.
+        ThroughtimeError: where the model's tokens cannot make up every file, or its tokeniser does not give back what
+            it reads.
     """
     _singles(model.tokenizer)
     header = json.dumps(_header_of(model, adapt)._asdict()).encode()
@@ -110,7 +117,8 @@ def decompress(model: Model, source: BinaryIO) -> Iterator[bytes]:
     ):
         if getattr(told, name) != getattr(here, name):
             raise ThroughtimeError(
-                f"the file was compressed with {what} {getattr(told, name)!s:.16}, this is {getattr(here, name)!s:.16}"
+                f"the file was compressed with {what} {printable(getattr(told, name)[:16])}, this is "
+                f"{getattr(here, name):.16}"
             )
     adapted = Adapted(model, told.adapt)
     for number in count():
@@ -118,8 +126,10 @@ def decompress(model: Model, source: BinaryIO) -> Iterator[bytes]:
         if len(start) < _BLOCK.size:
             raise _damaged(number, "it ends too early")
         kind, size, length, check, digest = _BLOCK.unpack(start)
-        if size > BLOCK or length > 2 * BLOCK or kind > CODED:
+        if kind > CODED or size > BLOCK:
             raise _damaged(number, "it cannot be so large")
+        if not _fits(kind, size, length):
+            raise _damaged(number, "its sizes do not fit its kind")
         payload = source.read(length)
         if len(payload) < length or check != _check(kind, size, payload):
             raise _damaged(number, "its check sum is another")
@@ -137,16 +147,36 @@ def read_header(source: BinaryIO) -> Header:
     """What a compressed file begins with.
 
     Raises:
-        ThroughtimeError: where it is none, or damaged.
+        ThroughtimeError: where it is none, damaged, or of another version.
     """
-    if source.read(len(MAGIC)) != MAGIC:
+    magic = source.read(len(MAGIC))
+    if magic[:-1] != MAGIC[:-1]:
         raise ThroughtimeError("this is no file that `throughtime compress` wrote")
+    if magic != MAGIC:
+        raise ThroughtimeError("the file was compressed by another version of throughtime; decompress it by that one")
     start = source.read(_START.size)
     length, check = _START.unpack(start) if len(start) == _START.size else (0, 0)
     header = source.read(length) if length <= LARGEST_HEADER else b""
     if not header or zlib.crc32(header) != check:
         raise ThroughtimeError("the compressed file is damaged in its header; copy it anew")
-    return Header(**json.loads(header))
+    content = parse_json(header, "the header of the compressed file")
+    kinds = {name: bool if name == "adapt" else str for name in Header._fields}
+    if not isinstance(content, dict) or {name: type(value) for name, value in content.items()} != kinds:
+        raise ThroughtimeError(
+            f"the header of the compressed file does not have {', '.join(kinds)}; was it written by another version?"
+        )
+    if content["weights"] not in WEIGHTS:
+        raise ThroughtimeError(
+            f"the header of the compressed file has an unknown form of weights: {printable(content['weights'][:16])}"
+        )
+    return Header(**content)
+
+
+def _fits(kind: int, size: int, length: int) -> bool:
+    """Whether a block of so many bytes of content can have so many of payload."""
+    if kind == END:
+        return size == length == 0
+    return size > 0 and (length == 1 if kind == SAME else length == size if kind == STORED else length < size)
 
 
 class Adapted:
@@ -170,9 +200,8 @@ def _packed(model: Model, content: bytes, adapted: Adapted) -> tuple[int, bytes]
     from constriction import stream
 
     encoder, family = stream.queue.RangeEncoder(), stream.model.Categorical(perfect=False)
-    lanes = max(1, min(MOST_LANES, len(content) // BYTES_WORTH_A_LANE))
-    size = -(-len(content) // lanes)
-    tokens = [_encode(model.tokenizer, content[at : at + size]) for at in range(0, len(content), size)]
+    size = _lane_size(len(content))
+    tokens = [_tokens(model.tokenizer, content[at : at + size]) for at in range(0, len(content), size)]
     counts = np.array([len(ids) for ids in tokens])
     order = _order(counts)
     tokens_BT = np.zeros((len(tokens), counts.max()), np.int64)
@@ -195,12 +224,12 @@ def _unpacked(model: Model, kind: int, size: int, payload: bytes, adapted: Adapt
         return payload * size if kind == SAME else payload
     from constriction import stream
 
-    lanes = int.from_bytes(payload[:4], "little")
-    if not 1 <= lanes <= MOST_LANES + 1 or len(payload) < 4 + 4 * lanes or len(payload) % 4:
+    lanes, lane_size = int.from_bytes(payload[:4], "little"), _lane_size(size)
+    if lanes != -(-size // lane_size) or len(payload) < 4 + 4 * lanes or len(payload) % 4:
         raise _damaged(number, "its lanes are not what they should be")
     counts = np.frombuffer(payload, "<u4", lanes, 4).astype(np.int64)
-    if counts.sum() > size:
-        raise _damaged(number, "it has more tokens than bytes")
+    if counts.min() < 1 or counts.max() > lane_size or counts.sum() > size:
+        raise _damaged(number, "it has more tokens than bytes, or a lane without one")
     decoder = stream.queue.RangeDecoder(np.frombuffer(payload, "<u4", offset=4 + 4 * lanes).astype(np.uint32))
     family = stream.model.Categorical(perfect=False)
     order = _order(counts)
@@ -215,11 +244,18 @@ def _unpacked(model: Model, kind: int, size: int, payload: bytes, adapted: Adapt
         _walk(model, counts[order], adapted, read)
     except AssertionError as error:  # so the coder says that no token has these bits
         raise _damaged(number, str(error)) from None
-    contents = {
-        int(lane): model.tokenizer.decode_bytes(tokens_BT[row, : counts[lane]].tolist())
-        for row, lane in enumerate(order)
-    }
-    return b"".join(contents[lane] for lane in range(lanes))
+    pieces = model.tokenizer.pieces
+    found: dict[int, list[bytes]] = {}
+    for row, lane in enumerate(order.tolist()):
+        found[lane] = [pieces[token] for token in tokens_BT[row, : counts[lane]].tolist()]
+    if sum(len(piece) for lane in found.values() for piece in lane) != size:
+        raise _damaged(number, "its tokens are not as long as its content")
+    return b"".join(piece for lane in range(lanes) for piece in found[lane])
+
+
+def _lane_size(size: int) -> int:
+    """Bytes of each lane, but for the last, of a block of so many bytes."""
+    return -(-size // max(1, min(MOST_LANES, size // BYTES_WORTH_A_LANE)))
 
 
 def _walk(model: Model, counts_B: Int64, adapted: Adapted, code: Code) -> None:
@@ -242,21 +278,34 @@ def _order(counts: Int64) -> Int64:
     return np.argsort(-counts, kind="stable")
 
 
+def _tokens(tokenizer: Tokenizer, content: bytes) -> Int64:
+    """Tokens that give back exactly these bytes.
+
+    Raises:
+        ThroughtimeError: where the tokeniser has none: what it made could never be decompressed.
+    """
+    ids = _encode(tokenizer, content)
+    if len(ids) > len(content) or tokenizer.decode_bytes(ids.tolist()) != content:
+        raise ThroughtimeError(
+            "the model's tokeniser does not give back what it reads, so that nothing compressed by it could be "
+            "decompressed; copy tokenizer.json from the run again"
+        )
+    return ids
+
+
 def _encode(tokenizer: Tokenizer, content: bytes) -> Int64:
-    """Tokens that give back exactly these bytes. What is no UTF-8 is made of single bytes."""
+    """The tokens of these bytes. What is no UTF-8 is made of single bytes."""
     if tokenizer.kind == "byte":
         return np.frombuffer(content, np.uint8).astype(np.int64)
-    singles, parts, at = _singles(tokenizer), [np.empty(0, np.int64)], 0
-    while at < len(content):
-        try:
-            content[at:].decode()
-            wrong, after = len(content), len(content)
-        except UnicodeDecodeError as error:
-            wrong, after = at + error.start, at + error.end
-        parts.append(tokenizer.encode_many([content[at:wrong]])[0].astype(np.int64))
-        parts.append(np.array([singles[byte] for byte in content[wrong:after]], np.int64))
-        at = after
-    return np.concatenate(parts)
+    # UTF-8 and other bytes in turn. In binary content the same short texts come again and again.
+    parts = _NO_UTF_8.split(content.decode("utf-8", "surrogateescape"))
+    texts = list(dict.fromkeys(parts[::2]))
+    encoded = tokenizer.encode_many([text.encode() for text in texts])
+    ids_of = {text: ids.tolist() for text, ids in zip(texts, encoded, strict=True)}
+    singles = _singles(tokenizer)
+    for part in dict.fromkeys(parts[1::2]):
+        ids_of[part] = [singles[byte] for byte in part.encode("utf-8", "surrogateescape")]
+    return np.array([index for part in parts for index in ids_of[part]], np.int64)
 
 
 def _singles(tokenizer: Tokenizer) -> dict[int, int]:
