@@ -7,6 +7,7 @@ branch they need (`recipe.text`, `recipe.streams`, ...) and never read a file of
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from throughtime.errors import SettingError
+from throughtime.untrusted import is_utf8
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -36,6 +38,13 @@ class Settings(BaseModel):
     """A branch of the tree."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="after")
+    def _can_be_written(self) -> Self:
+        for name, value in self:
+            if not is_utf8(json.dumps(value, ensure_ascii=False, default=str)):
+                raise ValueError(f"{name} should be UTF-8, as recipe.toml is, got {value!r}; a file can be renamed")
+        return self
 
 
 class Text(Settings):

@@ -17,7 +17,8 @@ from faults.watching import Operation
 
 class Write(NamedTuple):
     offset: int
-    data: bytes
+    data: bytes | None
+    """None: the file ends at the offset."""
 
 
 @dataclass
@@ -77,10 +78,10 @@ class Disk:
             else:
                 node.synced, node.pending = dict(node.now), []
             return
-        if operation.kind == "write":
+        if operation.kind in ("write", "truncate"):
             node = self._node(path)
             assert isinstance(node, File)
-            node.pending.append(Write(operation.offset, operation.data))
+            node.pending.append(Write(operation.offset, operation.data if operation.kind == "write" else None))
             return
         folder = self._node(path.parent)
         assert isinstance(folder, Folder)
@@ -92,6 +93,9 @@ class Disk:
             case "rename":
                 assert Path(operation.to).parent == path.parent
                 folder.change(**{path.name: None, Path(operation.to).name: folder.now[path.name]})
+            case "link":
+                assert Path(operation.to).parent == path.parent
+                folder.change(**{Path(operation.to).name: folder.now[path.name]})
             case "unlink" | "rmdir":
                 folder.change(**{path.name: None})
 
@@ -134,6 +138,9 @@ def _make(folder: Folder, loss: Loss, into: Path) -> None:
 def _content(file: File, written: Callable[[bytes], bytes]) -> bytes:
     content = bytearray(file.synced)
     for offset, data in file.pending:
+        if data is None:
+            del content[offset:]
+            continue
         left = written(data)
         content.extend(bytes(max(0, offset + len(left) - len(content))))
         content[offset : offset + len(left)] = left

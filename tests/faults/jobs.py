@@ -18,13 +18,14 @@ from throughtime.recipe import Model, Text
 from throughtime.text import ids
 from throughtime.text.corpus import Corpus, Document, scan
 from throughtime.text.tokenizer import ByteTokenizer, fit
-from throughtime.training.checkpoint import Checkpoints
+from throughtime.training.checkpoint import FACTS, MANIFEST, SUFFIX, Checkpoints
 from throughtime.training.run import load_model, save_model
 
 TOKENS = 5
 NONE = "none"
-FILES = ["facts.json", "generators.safetensors", "manifest.json", "optimiser.safetensors", "state.safetensors",
-         "weights.safetensors"]  # fmt: skip
+PARTS = ("model", "optimiser", "position", "noise", "best")
+"""Arrays of a checkpoint, a file each, as a training writes them."""
+FILES = sorted([FACTS, MANIFEST, *(part + SUFFIX for part in PARTS)])
 
 
 class Job(NamedTuple):
@@ -49,12 +50,13 @@ def contents(step: int, version: int = 0) -> tuple[dict[str, dict[str, Tensor]],
     """All that a training has to keep at a step, in small."""
     generator = torch.Generator().manual_seed(1000 * version + step)
     weights = {"W": torch.randn(30, 40, generator=generator), "b": torch.randn(30, generator=generator)}
-    optimiser = {f"{name}.exp_avg": array.double() ** 2 for name, array in weights.items()}
-    optimiser |= {f"{name}.step": torch.tensor(float(step)) for name in weights}
-    state = {"state.0.hidden_BH": torch.randn(2, 30, generator=generator), "fresh_B": torch.tensor([True, False])}
-    generators = {"noise": generator.get_state(), "place": torch.tensor([step, version])}
-    arrays = {"weights": weights, "optimiser": optimiser, "state": state, "generators": generators}
-    return arrays, {"version": version, "best": float("inf"), "losses": [0.1 * step, 1e-300]}
+    optimiser = {f"{index}.exp_avg": array.double() ** 2 for index, array in enumerate(weights.values())}
+    optimiser |= {f"{index}.step": torch.tensor(float(step)) for index in range(len(weights))}
+    position = {"state.0.hidden_BH": torch.randn(2, 30, generator=generator), "fresh_B": torch.tensor([True, False])}
+    noise = {"0": generator.get_state()}
+    best = {name: array + 1 for name, array in weights.items()}
+    arrays = dict(zip(PARTS, (weights, optimiser, position, noise, best), strict=True))
+    return arrays, {"version": version, "seconds": 1.5, "losses": [0.1 * step, 1e-300, None]}
 
 
 def store(folder: Path) -> Checkpoints:
@@ -116,10 +118,11 @@ def leftovers(folder: Path) -> None:
     """A process was killed while it wrote, another while it removed."""
     some_checkpoints(folder)
     place = folder / "checkpoints"
-    for name in ("step-350.partial", "step-50.partial"):
+    for name in ("step-350.partial", "step-50.partial", "step-350.0123456789abcdef.partial"):
         (place / name).mkdir()
-        (place / name / "weights.safetensors").write_bytes(b"half")
-    (place / "last.partial").write_bytes(b"step")
+        (place / name / "model.safetensors").write_bytes(b"half")
+    for name in ("last.partial", "last.0123456789abcdef.partial"):
+        (place / name).write_bytes(b"step")
 
 
 def _model(version: int) -> LanguageModel:
@@ -170,6 +173,26 @@ def _folder_again(folder: Path) -> None:
     with durable.new_folder(folder / "new" / "other"):
         pass
     assert sorted(path.name for path in (folder / "new").iterdir()) == ["int8", "other"]
+
+
+def _output(folder: Path, version: int, replace: bool) -> None:
+    with durable.new_file(folder / "my.tt", replace) as file:
+        file.write(bytes([version]) * 20_000)
+
+
+def _output_state(folder: Path) -> str:
+    path = folder / "my.tt"
+    if not path.exists():
+        return NONE
+    content = path.read_bytes()
+    assert content == content[:1] * 20_000
+    return str(content[0])
+
+
+def _output_again(folder: Path) -> None:
+    _output(folder, 9, replace=True)
+    assert _output_state(folder) == "9"
+    assert sorted(path.name for path in folder.iterdir()) == ["my.tt"]
 
 
 TEXT = bytes(range(200)) + b"|" + bytes(range(100))
@@ -234,6 +257,10 @@ MODELS = [
     Job("better model", lambda folder: _save(folder, 1), lambda folder: _save(folder, 2), _saved, ("1.1", "2.1", "2.2"),
         (WEIGHTS, DESCRIPTION), _save_again),
     Job("folder", lambda _: None, _folder, _folder_state, (NONE, "whole"), ("int8",), _folder_again),
+    Job("output", lambda _: None, lambda folder: _output(folder, 1, replace=False), _output_state, (NONE, "1"),
+        ("my.tt",), _output_again),
+    Job("output anew", lambda folder: _output(folder, 1, replace=False),
+        lambda folder: _output(folder, 2, replace=True), _output_state, ("1", "2"), ("my.tt",), _output_again),
 ]  # fmt: skip
 TEXTS = [
     Job("text", _source, _tokenise, _tokenised, (NONE, "1", "2", "3", "whole"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,11 +18,12 @@ from random import Random
 from typing import Any
 
 from faults.children import Kill, dying, in_child, killed, kills
-from faults.trials import Trial
+from faults.trials import Trial, nothing_went_past
 from faults.watching import recorded
 from helpers import workers_of
-from throughtime.errors import ThroughtimeError
-from throughtime.folder import RECIPE, WEIGHTS
+from throughtime.durable import PARTIAL
+from throughtime.folder import DESCRIPTION, RECIPE, TOKENIZER, WEIGHTS
+from throughtime.training.card import CARD, is_ended
 from throughtime.training.checkpoint import LAST
 from throughtime.training.train import resume, train
 
@@ -33,17 +35,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 LONGER = {"steps": 600, "checkpoint_every": 9, "validations": 20}
 """For a command, which takes its time to start."""
-USED_UP = "has used up its budget"
-"""What a run says that was killed after its end: there is nothing to go on with."""
 
 
 def by_kill_of_training(folder: Path, tries: int) -> Iterator[Trial]:
     """SIGKILL at any operation of a training, then at any of the one that goes on."""
     tree = {**SETTINGS, "text": {"sources": [str(_text(folder))]}}
-    uncut = folder / "uncut"
+    before, uncut = folder / "before-uncut", folder / "uncut"
+    before.mkdir()
     uncut.mkdir()
-    places = kills(recorded(uncut, lambda: train(tree, uncut / "run")))
-    wanted = _outcome(uncut / "run")
+    operations = recorded(uncut, lambda: train(tree, uncut / "run"))
+    nothing_went_past(before, operations, uncut)
+    places, wanted = kills(operations), _outcome(uncut / "run")
 
     def run(first: Kill, second: Kill, place: Path) -> None:
         place.mkdir()
@@ -93,15 +95,17 @@ def _until_one_ends(
     tree = {**SETTINGS, "training": SETTINGS["training"] | LONGER}
     assignments = [f"--set={part}.{key}={value}" for part, values in tree.items() for key, value in values.items()]
     begin = [str(_text(folder)), *assignments]
-    assert ended([*begin, f"--out={folder / name}"], folder / name, None)
-    wanted = _outcome(folder / name)
+    uncut = folder / name / "run"
+    uncut.parent.mkdir()
+    assert ended([*begin, f"--out={uncut}"], uncut, None)
+    wanted = _outcome(uncut)
 
     def run(seed: int, place: Path) -> None:
         random = Random(seed)
         place.mkdir()
         out = f"--out={place / 'run'}"
         arguments = [*begin, out]
-        while not ended(arguments, place / "run", random):
+        while not (ended(arguments, place / "run", random) or is_ended(place / "run")):
             arguments = ["--resume", out] if (place / "run" / RECIPE).exists() else arguments
         assert _outcome(place / "run") == wanted
 
@@ -115,15 +119,11 @@ def _text(folder: Path) -> Path:
 
 
 def _begin_or_go_on(tree: dict[str, Any], run: Path) -> None:
-    """What a user would do who finds the run as it is."""
-    try:
-        if (run / RECIPE).exists():
-            resume(run)
-        else:
-            train(tree, run)
-    except ThroughtimeError as error:
-        if USED_UP not in str(error):
-            raise
+    """What a user would do who finds the run as it is: nothing where it has its card."""
+    if not (run / RECIPE).exists():
+        train(tree, run)
+    elif not is_ended(run):
+        resume(run)
 
 
 def _ended(arguments: list[str], seconds: float | None) -> bool:
@@ -135,7 +135,7 @@ def _ended(arguments: list[str], seconds: float | None) -> bool:
         except subprocess.TimeoutExpired:
             process.kill()
             return False
-    assert process.returncode == 0 or USED_UP in said, said
+    assert process.returncode == 0, said
     return True
 
 
@@ -162,7 +162,8 @@ def _ended_with_kills(arguments: list[str], run: Path, random: Random | None) ->
         code = torchrun.wait()
         said.seek(0)
         told = said.read()
-    assert code == 0 or USED_UP in told, told
+    # One that was killed at the end is begun again, and finds that there is nothing left to do.
+    assert code == 0 or is_ended(run), told
     return True
 
 
@@ -175,10 +176,14 @@ def _wait_for_a_checkpoint(run: Path, torchrun: subprocess.Popen[bytes]) -> None
 
 
 def _outcome(run: Path) -> list[Any]:
-    """All that a run comes to, less times."""
+    """All that a run comes to, less times and its place."""
+    left = [path for path in run.rglob("*") if path.name.endswith(PARTIAL)]
+    assert not left, left
     entries = [json.loads(line) for line in (run / "journal.jsonl").read_text("utf-8").splitlines()]
     for entry in entries:
         for clock in ("seconds", "tokens_per_second"):
             entry.pop(clock, None)
-    models = [(run / name / WEIGHTS).read_bytes() for name in ("best", "last")]
-    return entries + models
+    files = [(run / name / file).read_bytes() for name in ("best", "last") for file in (WEIGHTS, DESCRIPTION)]
+    files += [(run / name).read_bytes() for name in (RECIPE, TOKENIZER, "curve.svg")]
+    card = re.sub(r" in [0-9,]+ s ", " in N s ", (run / CARD).read_text("utf-8")).replace(str(run), "RUN")
+    return [*entries, *files, card]

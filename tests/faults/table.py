@@ -57,13 +57,14 @@ def faults(folder: Path, thorough: bool = True) -> Iterator[Fault]:
     seeds, tries = (4, 420) if thorough else (2, 84)
     losing = ("all", "names", "data") if thorough else ("all",)
     yield Fault("SIGKILL while a checkpoint is written", chain(*map(trials.by_kill, store)))
-    yield Fault("SIGKILL while a model is saved", chain(*map(trials.by_kill, models)))
+    yield Fault("SIGKILL while a model or an output is saved", chain(*map(trials.by_kill, models)))
     yield Fault("SIGKILL while a text is tokenised", chain(*map(trials.by_kill, texts)))
     yield Fault(
         "the power goes while a checkpoint is written", chain(*(trials.by_power_cut(found, seeds) for found in store))
     )
     yield Fault(
-        "the power goes while a model is saved", chain(*(trials.by_power_cut(found, seeds) for found in models))
+        "the power goes while a model or an output is saved",
+        chain(*(trials.by_power_cut(found, seeds) for found in models)),
     )
     yield Fault(
         "the power goes while a text is tokenised", chain(*(trials.by_power_cut(found, seeds) for found in texts))

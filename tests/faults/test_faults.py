@@ -16,10 +16,10 @@ def every_fault(tmp_path_factory):
 
 SAMPLES = {
     "SIGKILL while a checkpoint is written": 50,
-    "SIGKILL while a model is saved": 25,
+    "SIGKILL while a model or an output is saved": 25,
     "SIGKILL while a text is tokenised": 25,
     "the power goes while a checkpoint is written": 80,
-    "the power goes while a model is saved": 40,
+    "the power goes while a model or an output is saved": 40,
     "the power goes while a text is tokenised": 40,
     "SIGKILL, the next write, and then the power goes": 50,
     "the disk is full (ENOSPC) at an operation": 30,

@@ -38,7 +38,7 @@ class Recording(NamedTuple):
         """How many of the job's commits are among so many operations."""
         found = 0
         for operation in self.operations[:upto]:
-            if operation.kind == "rename" and Path(operation.to).name == [*self.job.commits, ""][found]:
+            if operation.kind in ("rename", "link") and Path(operation.to).name == [*self.job.commits, ""][found]:
                 found += 1
         return found
 
@@ -51,7 +51,7 @@ def record(job: Job, folder: Path) -> Recording:
     shutil.copytree(before, after)
     operations = recorded(after, lambda: job.run(after))
     assert job.state(after) == job.states[-1]
-    _nothing_went_past(before, operations, after)
+    nothing_went_past(before, operations, after)
     found = Recording(job, before, operations)
     assert found.commits(len(operations)) == len(job.commits)
     return found
@@ -100,7 +100,7 @@ def by_kill_and_power_cut(recording: Recording, losing: Sequence[str]) -> Iterat
         shutil.copytree(recording.before, went_on)
         killed(went_on, lambda: job.run(went_on), Kill(at, "before"))
         disk = Disk(recording.before)
-        for operation in [*recording.operations[:at], *recorded(went_on, lambda: job.again(went_on))]:
+        for operation in [*recording.operations[:at], *recorded(went_on, lambda: job.again(went_on), names="again")]:
             disk.do(operation)
         disk.after(loss, folder)
         assert job.state(folder) == job.state(went_on)
@@ -142,7 +142,7 @@ def failing(at: int, code: int) -> Callable[..., Any]:
     return hook
 
 
-def _nothing_went_past(before: Path, operations: list[Operation], after: Path) -> None:
+def nothing_went_past(before: Path, operations: list[Operation], after: Path) -> None:
     """What was told of a job makes what the job made."""
     disk = Disk(before)
     for operation in operations:

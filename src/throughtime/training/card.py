@@ -1,59 +1,86 @@
-"""The card of a model: what it is, what it was trained on, how good it is, how to use it. All of it from the run."""
+"""The card of a model: what it is, what it was trained on, how good it is, how to use it. All of it from the run.
+
+The card is written last, so that a run with a whole card was brought to its end.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from throughtime.durable import replace_file
 from throughtime.recipe import Recipe
 from throughtime.text.dataset import Dataset, describe
-from throughtime.training.journal import Journal
+from throughtime.training.journal import Ended, Entries
+from throughtime.untrusted import printable, read_file
 from throughtime.version import VERSION
 
+CARD = "card.md"
+_LAST = "    throughtime evaluate "
+"""Beginning of the last line of a card as it is written."""
 
-def write_card(path: Path, recipe: Recipe, dataset: Dataset, journal: Journal) -> None:
-    """Write the card of the run whose folder `path` lies in."""
-    begin, end = next(journal.read("begin")), next(journal.read("end"))
+
+def is_ended(folder: Path) -> bool:
+    """Whether a run was brought to its end: it has a card, and not an empty or a half one from a killed process.
+
+    Raises:
+        ThroughtimeError: where the card is something other than a regular file.
+    """
+    card = folder / CARD
+    if not card.exists():
+        return False
+    return any(line.startswith(_LAST.encode()) for line in read_file(card).splitlines())
+
+
+def write_card(path: Path, recipe: Recipe, dataset: Dataset, entries: Entries) -> None:
+    """Write the card of the run whose folder `path` lies in; facts that its journal has lost are left out."""
     model, tokenizer = recipe.model, dataset.tokenizer
+    begun, ended = entries.begun, entries.ended
     lines = [
-        f"# {path.parent.name}",
+        f"# {printable(path.parent.resolve().name)}",
         "",
         f"A recurrent language model: {model.layers} layer(s) of {model.cell}, {model.hidden_size} units, "
-        f"{begin['parameters']:,} parameters, {tokenizer.vocabulary_size:,} {tokenizer.kind} tokens. "
-        f"Made with throughtime {VERSION}.",
+        + (f"{begun.parameters:,} parameters, " if begun else "")
+        + f"{tokenizer.vocabulary_size:,} {tokenizer.kind} tokens. Made with throughtime {VERSION}.",
         "",
         "![loss curve](curve.svg)",
         "",
         "## Trained on",
         "",
-        *(f"- {name}" for name in recipe.text.sources),
+        *(f"- {printable(name)}" for name in recipe.text.sources),
         "",
         *(f"- {describe(name, tokenizer, ids)}" for name, ids in dataset.splits().items()),
         "",
-        f"{end['step']:,} steps in {end['seconds']:,.0f} s ({end['ending']}), "
-        f"seed {recipe.training.seed}, {begin['threads']} threads, run by {begin['engine']}. "
-        "Every setting is in [recipe.toml](recipe.toml).",
+        (f"{ended.step:,} steps in {ended.seconds:,.0f} s ({ended.ending}), " if ended else "")
+        + f"seed {recipe.training.seed}"
+        + (f", {begun.threads} threads, run by {begun.engine}" if begun else "")
+        + ". Every setting is in [recipe.toml](recipe.toml).",
     ]
-    if end["split"]:
-        lines += [
-            "",
-            f"## Measured on the {end['split']} split",
-            "",
-            "| figure | value |",
-            "| --- | --- |",
-            f"| tokens predicted | {end['tokens']:,} |",
-            f"| nats per token | {end['nats_per_token']:.4f} |",
-            f"| perplexity per {tokenizer.kind} token | {end['perplexity']:.4f} |",
-            f"| bits per byte of the text | {end['bits_per_byte']:.4f} |",
-            f"| unknown tokens | {end['unknown_share']:.3%} |",
-        ]
-    samples = list(journal.read("sample"))
-    if samples:
-        lines += ["", "## Sample", "", *(f"    {line}" for line in samples[-1]["text"].splitlines())]
-    lines += [
+    if ended and ended.split:
+        lines += _figures(ended, ended.split, tokenizer.kind)
+    if entries.sampled:
+        sample = printable(entries.sampled.text, several_lines=True)
+        lines += ["", "## Sample", "", *(f"    {line}" for line in sample.rstrip("\n").split("\n"))]
+    run = printable(str(path.parent))
+    lines += ["", "## Use", "", f"    throughtime generate {run}", f"{_LAST}{run}"]
+    replace_file(path, ("\n".join(lines) + "\n").encode())
+
+
+def _figures(ended: Ended, split: str, kind: str) -> list[str]:
+    figures = {
+        "nats per token": (ended.nats_per_token, ".4f"),
+        f"perplexity per {kind} token": (ended.perplexity, ".4f"),
+        "bits per byte of the text": (ended.bits_per_byte, ".4f"),
+        "unknown tokens": (ended.unknown_share, ".3%"),
+    }
+    return [
         "",
-        "## Use",
+        f"## Measured on the {split} split",
         "",
-        f"    throughtime generate {path.parent}",
-        f"    throughtime evaluate {path.parent}",
+        "| figure | value |",
+        "| --- | --- |",
+        f"| tokens predicted | {ended.tokens:,} |",
+        *(
+            f"| {name} | {'not finite' if value is None else format(value, form)} |"
+            for name, (value, form) in figures.items()
+        ),
     ]
-    path.write_text("\n".join(lines) + "\n", "utf-8")

@@ -1,13 +1,19 @@
-"""What a person sees while a network trains: a progress bar on a terminal, plain lines elsewhere."""
+"""What a person sees while a network trains: a progress bar on a terminal, plain lines elsewhere.
+
+A display never ends a training. Where standard error cannot be written (a closed pipe, a full disk), the training goes
+on without one; its journal has every figure.
+"""
 
 from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from typing import NamedTuple, final
+from typing import NamedTuple, TextIO, cast, final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from throughtime.untrusted import printable
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -19,7 +25,7 @@ class Moment(NamedTuple):
     progress: float
     """Share of the budget used, 0 to 1."""
     nats_per_token: float
-    """Of the last minibatches."""
+    """Mean loss of the last minibatches."""
     tokens_per_second: float
     seconds: float
     seconds_left: float | None
@@ -61,9 +67,11 @@ class Lines(Display):
 
     def __init__(self) -> None:
         self._next = SECONDS_BETWEEN_LINES
+        self._stream = Unfailing(sys.stderr)
 
     def say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        self._stream.write(printable(line, several_lines=True) + "\n")
+        self._stream.flush()
 
     def show(self, moment: Moment) -> None:
         if moment.seconds >= self._next:
@@ -80,11 +88,12 @@ class Bar(Display):
 
     def __init__(self) -> None:
         columns = [TextColumn("training"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[figures]}")]
-        self._progress = Progress(*columns, console=Console(stderr=True, highlight=False))
+        console = Console(file=cast(TextIO, Unfailing(sys.stderr)), highlight=False)
+        self._progress = Progress(*columns, console=console)
         self._task = self._progress.add_task("training", total=1.0, figures="")
 
     def say(self, line: str) -> None:
-        self._progress.console.print(line, markup=False)
+        self._progress.console.print(printable(line, several_lines=True), markup=False)
 
     def show(self, moment: Moment) -> None:
         self._progress.start()
@@ -94,15 +103,58 @@ class Bar(Display):
         self._progress.stop()
 
 
+@final
+class Unfailing:
+    """A stream to write to that drops everything once writing has failed, and says so on standard output if it can.
+
+    Args:
+        stream: what is written to; None, as Python has it for a closed one: nothing is.
+    """
+
+    def __init__(self, stream: TextIO | None):
+        self._stream = stream
+        self.encoding = "utf-8" if stream is None else stream.encoding or "utf-8"
+
+    def write(self, text: str) -> int:
+        if self._stream is not None:
+            try:
+                self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
+            except (OSError, ValueError) as error:  # ValueError: it has been closed
+                self._give_up(error)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError) as error:
+                self._give_up(error)
+
+    def isatty(self) -> bool:
+        return self._stream is not None and self._stream.isatty()
+
+    def fileno(self) -> int:
+        if self._stream is None:
+            raise OSError("there is no stream")
+        return self._stream.fileno()
+
+    def _give_up(self, error: OSError | ValueError) -> None:
+        self._stream = None
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        try:
+            print(f"standard error: {reason}; the training goes on without a display", flush=True)
+        except (OSError, ValueError):
+            return  # nowhere to say it
+
+
 def for_this_terminal() -> Display:
     """The bar where standard error is a terminal, lines elsewhere."""
-    return Bar() if sys.stderr.isatty() else Lines()
+    return Bar() if Unfailing(sys.stderr).isatty() else Lines()
 
 
 def quoted(text: str) -> str:
-    """A model's text, each line behind a bar, with what would steer a terminal written out."""
-    lines = ("".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in line) for line in text.split("\n"))
-    return "\n".join(f"  | {line}" for line in lines)
+    """A model's text, each line behind a bar, with its control characters escaped."""
+    return "\n".join(f"  | {line}" for line in printable(text, several_lines=True).split("\n"))
 
 
 def _figures(moment: Moment) -> str:

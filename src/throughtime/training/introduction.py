@@ -7,6 +7,7 @@ from throughtime.objective.evaluation import WARM_UP, is_exact
 from throughtime.recipe import BUDGETS, Recipe
 from throughtime.streams.partition import Partition
 from throughtime.text.dataset import Dataset, describe
+from throughtime.untrusted import printable
 
 ESTIMATED = (
     f"validation during training is an estimate, from lanes that begin with a warm-up of {WARM_UP} tokens; the final "
@@ -20,7 +21,7 @@ def introduction(recipe: Recipe, dataset: Dataset, cut: Partition, model: Langua
     budget = next(f"{getattr(recipe.training, unit):g} {unit}" for unit in BUDGETS if getattr(recipe.training, unit))
     return [
         *dataset.notes,
-        f"text: {', '.join(recipe.text.sources)}",
+        f"text: {printable(', '.join(recipe.text.sources))}",
         f"vocabulary: {tokenizer.vocabulary_size:,} {tokenizer.kind} tokens",
         *(describe(name, tokenizer, ids) for name, ids in dataset.splits().items()),
         f"model: {settings.layers} x {settings.cell} of {settings.hidden_size} units, "

@@ -1,50 +1,261 @@
-"""The journal of a run: one JSON object a line, written as it happens; and the means that go into it."""
+"""The journal of a run: one JSON object a line, written as it happens; and the means that go into it.
+
+Reading it trusts nothing: a line that is cut short, damaged or forged is left out, and a note says so.
+"""
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, final
+from typing import Annotated, Any, final
 
-from throughtime.durable import replace_file
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from throughtime import durable
+from throughtime.errors import ThroughtimeError
+from throughtime.untrusted import open_regular, parse_json, to_json
+
+JOURNAL_BYTES, JOURNAL_LINES = 1 << 28, 1_000_000
+"""How much of a journal is read at most."""
+LINE_BYTES = 1 << 20
+"""Bytes of the longest line that is read."""
+POINTS = 10_000
+"""Points of a curve, at most: of more, evenly spaced ones are kept."""
+
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+Number = Annotated[FiniteFloat, Field(ge=-1e38, le=1e38)]
+"""A figure that can be drawn."""
+Curve = list[tuple[float, float]]
+"""Tokens read, and a value there."""
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class _Losses(_Fields):
+    nats_per_token: Number | None
+    """None where it was not finite."""
+
+
+class Begun(_Fields):
+    """How a training began."""
+
+    parameters: Count
+    threads: Count
+    engine: str
+
+
+class Trained(_Losses):
+    """Means over the steps since the entry before."""
+
+    tokens: Count
+    gradient_norm: Number | None = None
+    clipped_share: Number | None = None
+
+
+class Validated(_Fields):
+    """A validation."""
+
+    tokens: Count
+    valid: _Losses
+
+
+class Sampled(_Fields):
+    """What the model wrote."""
+
+    text: str
+
+
+class Ended(_Fields):
+    """How a training ended; figures are those of the best model, None where they are not finite."""
+
+    step: Count
+    seconds: FiniteFloat
+    ending: str
+    split: str | None
+    tokens: Count = 0
+    nats_per_token: FiniteFloat | None = None
+    perplexity: FiniteFloat | None = None
+    bits_per_byte: FiniteFloat | None = None
+    unknown_share: FiniteFloat | None = None
+
+
+class Entries:
+    """The entries of a journal that pictures and cards are made from, without those that are damaged.
+
+    Attributes:
+        begun, ended, sampled: the last such entry; None where there is none.
+        losses: training loss in nats per token, where it is finite.
+        validations: validation loss likewise.
+        norms: length of the gradient before clipping.
+        clipped: share of steps that were clipped.
+        notes: what is wrong with the journal, a line each.
+    """
+
+    def __init__(self) -> None:
+        self.begun: Begun | None = None
+        self.ended: Ended | None = None
+        self.sampled: Sampled | None = None
+        self.losses: Curve = []
+        self.validations: Curve = []
+        self.norms: Curve = []
+        self.clipped: Curve = []
+        self.notes: list[str] = []
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Take an entry in; a kind that is not needed is passed over.
+
+        Raises:
+            ValidationError: where a fact of it is missing, or not what it should be.
+        """
+        match entry["event"]:
+            case "begin":
+                self.begun = Begun.model_validate(entry)
+            case "train":
+                self._add_trained(Trained.model_validate(entry))
+            case "valid":
+                found = Validated.model_validate(entry)
+                _add(self.validations, found.tokens, found.valid.nats_per_token)
+            case "sample":
+                self.sampled = Sampled.model_validate(entry)
+            case "end":
+                self.ended = Ended.model_validate(entry)
+
+    def thin_out(self) -> None:
+        """Keep POINTS of each curve, the last one among them."""
+        for curve in (self.losses, self.validations, self.norms, self.clipped):
+            step = -(-len(curve) // POINTS)
+            curve[:] = curve[::-1][:: max(1, step)][::-1]
+
+    def _add_trained(self, found: Trained) -> None:
+        _add(self.losses, found.tokens, found.nats_per_token)
+        if found.gradient_norm:
+            _add(self.norms, found.tokens, found.gradient_norm)
+            _add(self.clipped, found.tokens, found.clipped_share or 0.0)
+
+
+class _Faults:
+    """How many lines are damaged, and what is wrong with the first of them."""
+
+    def __init__(self) -> None:
+        self.count, self.first = 0, ""
+
+    def add(self, reason: str) -> None:
+        self.count += 1
+        self.first = self.first or reason
 
 
 @final
 class Journal:
-    """Appends entries to `journal.jsonl`; each has an `event` and the facts of it.
+    """The file `journal.jsonl`: entries are appended; each has an `event` and the facts of it.
 
     Args:
         path: the file.
-        writes: whether it does; of several processes one writes for all.
+        writes: whether this process writes: of several processes one does for all.
     """
 
     def __init__(self, path: Path, writes: bool = True):
         self.path, self._writes = path, writes
 
     def write(self, event: str, **facts: Any) -> None:
+        """Append an entry to the file, which `rewrite` has made.
+
+        Raises:
+            ThroughtimeError: where that fails. What was written before is still there.
+        """
         if not self._writes:
             return
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"event": event, **facts}, ensure_ascii=False) + "\n")
+        try:
+            durable.append(self.path, _line({"event": event, **facts}))
+        except FileNotFoundError:
+            raise ThroughtimeError(
+                f"{self.path} is gone: the run folder was moved or removed while it was in use; what it holds can be "
+                "resumed where it is now"
+            ) from None
+        except OSError as error:
+            raise ThroughtimeError(
+                f"cannot write {self.path}: {error.strerror}; `throughtime train --out {self.path.parent} --resume` "
+                "goes on from the newest checkpoint"
+            ) from None
 
     def text(self) -> str:
-        """All of it."""
-        return self.path.read_text("utf-8") if self.path.exists() else ""
+        """All of it, for a checkpoint; damaged characters are replaced."""
+        with open_regular(self.path) as file:
+            return file.read().decode("utf-8", "replace")
 
     def rewrite(self, text: str) -> None:
         """Put all of it back to what it was."""
         if self._writes:
-            replace_file(self.path, text.encode())
+            durable.replace_file(self.path, text.encode())
 
     def read(self, event: str) -> Iterator[dict[str, Any]]:
-        """The entries of one kind, in order."""
-        with self.path.open(encoding="utf-8") as file:
-            for line in file:
-                entry = json.loads(line)
-                if entry["event"] == event:
-                    yield entry
+        """The entries of one kind, in order, without those whose lines are damaged."""
+        return (entry for _, entry in self._parsed(_Faults(), []) if entry["event"] == event)
+
+    def entries(self) -> Entries:
+        """What pictures and cards are made from, and what is wrong with the journal.
+
+        Raises:
+            ThroughtimeError: where the file cannot be read at all.
+        """
+        entries, faults = Entries(), _Faults()
+        for number, entry in self._parsed(faults, entries.notes):
+            try:
+                entries.add(entry)
+            except ValidationError as error:
+                faults.add(f"line {number:,}: {_reason(error)}")
+        if faults.count:
+            lines = f"{faults.count:,} damaged line{'s' if faults.count > 1 else ''}"
+            entries.notes.append(f"{lines} of {self.path} left out, the first one is {faults.first}")
+        entries.thin_out()
+        return entries
+
+    def _parsed(self, faults: _Faults, notes: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Numbers and entries of the lines that hold; what is wrong with others goes to `faults`."""
+        for number, line in enumerate(self._lines(notes), 1):
+            try:
+                entry = parse_json(line, f"line {number:,}")
+            except ThroughtimeError as error:
+                faults.add(str(error))
+                continue
+            if isinstance(entry, dict) and isinstance(entry.get("event"), str):
+                yield number, entry
+            else:
+                faults.add(f"line {number:,}: it has no event")
+
+    def _lines(self, notes: list[str]) -> Iterator[bytes]:
+        """The lines; of one that is too long, the beginning."""
+        read = lines = 0
+        with open_regular(self.path) as file:
+            while line := file.readline(LINE_BYTES):
+                yield line
+                lines += 1
+                read += len(line)
+                while len(line) == LINE_BYTES and not line.endswith(b"\n"):
+                    line = file.readline(LINE_BYTES)
+                    read += len(line)
+                if read >= JOURNAL_BYTES or lines >= JOURNAL_LINES:
+                    notes.append(f"only the first {lines:,} lines of {self.path} are read")
+                    return
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    text = to_json(entry)
+    # Names of files that are not UTF-8 hold half surrogates, which no reader of JSON takes: they are spelled out.
+    return (re.sub("[\ud800-\udfff]", lambda found: f"\\\\u{ord(found[0]):04x}", text) + "\n").encode()
+
+
+def _add(curve: Curve, tokens: int, value: float | None) -> None:
+    if value is not None:
+        curve.append((float(tokens), value))
+
+
+def _reason(error: ValidationError) -> str:
+    finding = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, finding['loc']))}: {finding['msg']}"
 
 
 @final
@@ -59,16 +270,18 @@ class Recent:
         self._seconds = 0.0
 
     def as_list(self) -> list[Any]:
-        """All that it holds, as JSON has it."""
-        return [self._before, self._losses, self._norms, self._clipped, self._seconds]
+        """All that it holds, as JSON has it: None stands for a loss that is not finite."""
+        loss, rate = self._before
+        return [(loss if math.isfinite(loss) else None, rate), self._losses, self._norms, self._clipped, self._seconds]
 
     @classmethod
     def from_list(cls, held: list[Any]) -> Recent:
         """What `as_list` gave."""
-        made = cls(*held[0])
-        made._losses = [(loss, tokens) for loss, tokens in held[1]]
+        (loss, rate), losses, norms, clipped, seconds = held
+        made = cls(math.nan if loss is None else loss, rate)
+        made._losses = [(loss, tokens) for loss, tokens in losses]
         made._tokens = sum(tokens for _, tokens in made._losses)
-        made._norms, made._clipped, made._seconds = held[2:]
+        made._norms, made._clipped, made._seconds = norms, clipped, seconds
         return made
 
     def add(self, loss: float, tokens: int, norm: float, clipped: bool, seconds: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple, final
 import torch
 
 from throughtime import recipe as recipes
-from throughtime.durable import replace_file
+from throughtime.durable import remove_file, replace_file
 from throughtime.errors import TerminationError, ThroughtimeError
 from throughtime.folder import JOURNAL, RECIPE, TOKENIZER
 from throughtime.models.decoding import generate
@@ -26,7 +25,7 @@ from throughtime.recipe import Recipe
 from throughtime.streams.partition import Place
 from throughtime.text.dataset import Dataset
 from throughtime.text.ids import TokenIds
-from throughtime.training.card import write_card
+from throughtime.training.card import CARD, is_ended, write_card
 from throughtime.training.checkpoint import Checkpoint, gather
 from throughtime.training.curve import draw_curve
 from throughtime.training.display import Display, Moment, quoted
@@ -38,10 +37,11 @@ from throughtime.training.learner import Arrays, Learner, Step
 from throughtime.training.optimiser import Budget
 from throughtime.training.ranks import OverRanks, Ranks, whole
 from throughtime.training.resume import check, circumstances, identity, share, store
-from throughtime.training.run import CARD, save_model
+from throughtime.training.run import save_model
 from throughtime.training.signs import Signs, as_facts, warnings
 from throughtime.training.validation import Load, Schedule, ScheduleByClock, ScheduleBySteps
 from throughtime.training.watch import Watch
+from throughtime.untrusted import to_json
 
 ENTRIES = 100
 """Lines on the training loss in the journal, evenly spread over the budget."""
@@ -165,7 +165,7 @@ class Trainer:
         self._restore(start)
         self.seconds = self.written_at = start.facts["seconds"]
         over = self._over()
-        if over and (self.folder / CARD).exists():
+        if over and is_ended(self.folder):
             steps = self.learner.counts.steps
             raise ThroughtimeError(
                 f"{self.folder} has used up its {over} after {steps:,} steps; give it more to go on, such as --"
@@ -174,7 +174,7 @@ class Trainer:
         self.journal.rewrite(start.facts["journal"])
         best = {name: whole(array) for name, array in self.best.items()}
         if self.ranks.leads:
-            (self.folder / CARD).unlink(missing_ok=True)  # of a run that was interrupted, and is not at its end now
+            remove_file(self.folder / CARD)  # of a run that was interrupted, and is not at its end now
             if best:
                 save_model(self.folder / "best", self.model, self._with_texts(self.best_facts), best)
 
@@ -279,7 +279,7 @@ class Trainer:
                 {"ids": ids, "text": decode(ids), "fresh": fresh}
                 for ids, fresh in zip(window.inputs_TB.T.tolist(), window.fresh_TB.T.tolist(), strict=True)
             ]
-            path.write_text(json.dumps({**place._asdict(), "lanes": lanes}, ensure_ascii=False) + "\n", "utf-8")
+            replace_file(path, (to_json({**place._asdict(), "lanes": lanes}) + "\n").encode())
         return path
 
     def _moment(self, progress: float) -> Moment:
@@ -399,8 +399,11 @@ class Trainer:
         figures = found.as_dict() if found else {}
         self.journal.write("end", ending=ending, step=steps, seconds=round(self.seconds, 3), split=split, **figures)
         if self.ranks.leads:
-            draw_curve(self.journal, self.folder / "curve.svg")
-            write_card(self.folder / CARD, self.recipe, self.dataset, self.journal)
+            entries = self.journal.entries()
+            for note in entries.notes:
+                self.display.say(note)
+            draw_curve(entries, self.folder / "curve.svg")
+            write_card(self.folder / CARD, self.recipe, self.dataset, entries)
         kind = self.dataset.tokenizer.kind
         return Result(self.folder, kind, steps, self.seconds, ending, split, found, self.watch.sample)
 

@@ -7,6 +7,7 @@ anywhere.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from throughtime import folder as folders
-from throughtime.durable import PARTIAL, make_folder
+from throughtime.durable import is_temporary, make_own_folder
 from throughtime.errors import ThroughtimeError
 from throughtime.folder import RECIPE
 from throughtime.models.language import LanguageModel
@@ -24,13 +25,10 @@ from throughtime.recipe import Recipe, Text
 from throughtime.text import tokenizer as tokenizers
 from throughtime.text.sources import BUILTIN, STANDARD_INPUT
 from throughtime.text.tokenizer import Tokenizer
+from throughtime.training.card import is_ended
 from throughtime.training.lock import LOCK
+from throughtime.untrusted import is_utf8
 from throughtime.version import VERSION
-
-CARD = "card.md"
-"""Written last: a run without one was not brought to its end."""
-BEFORE_A_RUN = {LOCK, RECIPE + PARTIAL}
-"""What a training leaves that was killed before it had written its recipe."""
 
 
 class Loaded(NamedTuple):
@@ -64,9 +62,9 @@ def free_folder(out: str | Path | None, text: Text) -> Path:
     """
     if out is not None:
         folder = Path(out)
-        if (folder / RECIPE).exists() and not (folder / CARD).exists():
+        if (folder / RECIPE).exists() and not is_ended(folder):
             raise ThroughtimeError(f"{folder} holds an unfinished run; go on with --resume, or give another --out")
-        if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - BEFORE_A_RUN):
+        if folder.exists() and (not folder.is_dir() or not all(map(_was_left_by_killed, folder.iterdir()))):
             raise ThroughtimeError(f"{folder} holds something already; give --out a folder that is new or empty")
         return folder
     first = text.sources[0] if text.sources else ""
@@ -75,17 +73,28 @@ def free_folder(out: str | Path | None, text: Text) -> Path:
     return next(folder for folder in free if not folder.exists())
 
 
+def _was_left_by_killed(path: Path) -> bool:
+    """Whether it is what a training leaves that is killed before it has written its recipe."""
+    return stat.S_ISREG(path.lstat().st_mode) and (path.name == LOCK or is_temporary(path.name, RECIPE))
+
+
 def settled(recipe: Recipe) -> Recipe:
-    """The recipe with its files named from the root, so that it means the same from any folder."""
+    """The recipe with its files named from the root, so that it means the same from any folder.
+
+    Below a folder whose name is not UTF-8, they stay as they were named: recipe.toml cannot hold the whole path.
+    """
 
     def from_root(names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(
-            name if name in (*STANDARD_INPUT, *BUILTIN) else str(Path(name).expanduser().absolute()) for name in names
-        )
+        return tuple(name if name in (*STANDARD_INPUT, *BUILTIN) else _from_root(name) for name in names)
 
     text = recipe.text
     moved = {name: from_root(getattr(text, name)) for name in ("sources", "valid", "test")}
     return recipe.model_copy(update={"text": text.model_copy(update=moved)})
+
+
+def _from_root(name: str) -> str:
+    whole = str(Path(name).expanduser().absolute())
+    return whole if is_utf8(whole) else name
 
 
 def save_model(
@@ -100,7 +109,7 @@ def save_model(
         weights: by name; None: the model's.
     """
     arrays = model.state_dict() if weights is None else weights
-    make_folder(folder)
+    make_own_folder(folder)
     folders.write_weights(folder, {name: array.numpy() for name, array in arrays.items()})
     folders.write_description(folder, folders.Description(model.settings, model.vocabulary_size), VERSION, facts)
 

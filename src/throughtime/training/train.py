@@ -52,7 +52,7 @@ def train(
     if started_again() and _has_begun(out, mine):
         return _go_on(Path(str(out)), {}, display, mine)
     dataset = _prepare(recipe, mine)
-    folder = Path(mine.share(str(free_folder(out, recipe.text) if mine.leads else "").encode()).decode())
+    folder = Path(os.fsdecode(mine.share(os.fsencode(free_folder(out, recipe.text)) if mine.leads else b"")))
     with _held(folder, mine), closing(_shown(display, mine)) as shown:
         if mine.leads:
             free_folder(folder, recipe.text)  # another training may have come first

@@ -11,6 +11,7 @@ from string import Template
 from typing import Any
 
 from throughtime import folder as folders
+from throughtime.errors import ThroughtimeError
 from throughtime.probe.inspection import Inspected
 from throughtime.probe.report.dynamics import dynamics
 from throughtime.probe.report.figures import Part, as_json
@@ -18,7 +19,8 @@ from throughtime.probe.report.past import past
 from throughtime.probe.report.step import step
 from throughtime.probe.report.text import pieces, text, units
 from throughtime.probe.report.training import training
-from throughtime.training.journal import Journal
+from throughtime.training.journal import Entries, Journal
+from throughtime.untrusted import open_regular, printable
 from throughtime.version import VERSION
 
 SCRIPTS = ("theme.js", "charts.js", "text.js", "main.js")
@@ -30,7 +32,7 @@ def is_report(path: Path) -> bool:
     """Whether a file is a report that may be written anew."""
     if not path.is_file():
         return False
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(len(MARK)) == MARK.encode()
 
 
@@ -38,14 +40,14 @@ def render(found: Inspected) -> str:
     """The report as HTML."""
     model, tokenizer = found.loaded.model, found.loaded.tokenizer
     settings = model.settings
-    title = folders.find(found.loaded.folder).home.resolve().name
+    title = printable(folders.find(found.loaded.folder).home.resolve().name)
     data = {
         "title": title,
         "about": (
             f"{settings.layers} layer{'s' if settings.layers > 1 else ''} of {settings.cell}, "
             f"{settings.hidden_size:,} units each, {sum(p.numel() for p in model.parameters()):,} parameters, "
             f"{tokenizer.vocabulary_size:,} {tokenizer.kind} tokens. "
-            f"It read {len(found.reading.ids_T):,} of {found.length:,} tokens of {found.text}."
+            f"It read {len(found.reading.ids_T):,} of {found.length:,} tokens of {printable(found.text)}."
         ),
         "facts": _facts(found),
         "text": text(found),
@@ -63,6 +65,17 @@ def render(found: Inspected) -> str:
     )  # fmt: skip
 
 
+def journal_of(found: Inspected) -> Entries | None:
+    """What the journal of the run says, and what is wrong with it; None for a model folder outside its run."""
+    path = folders.find(found.loaded.folder).home / folders.JOURNAL
+    try:
+        return Journal(path).entries() if path.exists() else None
+    except ThroughtimeError as error:
+        entries = Entries()
+        entries.notes.append(str(error))
+        return entries
+
+
 def _facts(found: Inspected) -> list[tuple[str, str]]:
     """Names and values that stand out."""
     kind = found.loaded.tokenizer.kind
@@ -77,8 +90,8 @@ def _facts(found: Inspected) -> list[tuple[str, str]]:
 def _parts(found: Inspected) -> list[Part]:
     """The pictures, in the order in which they are read."""
     examined = found.examined
-    journal = folders.find(found.loaded.folder).home / folders.JOURNAL
-    trained = training(Journal(journal)) if journal.exists() else None
+    journal = journal_of(found)
+    trained = training(journal) if journal else None
     parts = [past(found.dependence_K, examined, found.window)]
     if examined is not None:
         read = pieces(found, len(examined.states_TN) - 1)

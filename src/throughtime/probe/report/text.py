@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from throughtime.probe.inspection import SHOWN, Inspected
 from throughtime.probe.summary import BEST
+from throughtime.untrusted import printable
 
 ACTIVATIONS = 2_400_000
 """Values of units in a report, a byte each, at most."""
@@ -47,8 +48,9 @@ def text(found: Inspected) -> dict[str, Any]:
     bits = [None, *(round(nats / math.log(2), 3) for nats in reading.nats_T[1:shown].tolist())]
     return {
         "lead": (
-            f"The first {shown:,} of {found.length:,} tokens of {found.text}. The stronger the colour, the more a "
-            "token surprised the network. Move over it to see what was expected, and which tokens that came from."
+            f"The first {shown:,} of {found.length:,} tokens of {printable(found.text)}. The stronger the colour, the "
+            "more a token surprised the network. Move over it to see what was expected, and which tokens that came "
+            "from."
         ),
         "meaning": (
             "Surprise is −log₂ P of a token, given all before it: 1 bit where it was one of two equally likely ones. "

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from throughtime.probe.report.figures import Figure, Part, Series
-from throughtime.training.journal import Journal
+from throughtime.training.journal import Curve, Entries
+from throughtime.untrusted import printable
 
 
-def training(journal: Journal) -> Part | None:
+def training(found: Entries) -> Part | None:
     """The loss curve and the gradient norm of a run; None where its journal has neither."""
-    steps, valid = list(journal.read("train")), list(journal.read("valid"))
-    if not steps:
+    if not found.losses:
         return None
-    tokens = [float(entry["tokens"]) for entry in steps]
-    losses = [Series("training", tokens, [entry["nats_per_token"] for entry in steps], faint=True, colour=5, dash=0)]
-    if valid:
-        at = [float(entry["tokens"]) for entry in valid]
-        nats = [entry["valid"]["nats_per_token"] for entry in valid]
-        losses.append(Series("validation", at, nats, points=True, colour=0, dash=0, shape="circle"))
-    measured = [entry for entry in steps if entry["gradient_norm"]]
-    norms = Series("gradient norm", [float(e["tokens"]) for e in measured], [e["gradient_norm"] for e in measured])
-    shares = Series("share of steps clipped", norms.x, [e["clipped_share"] for e in measured], colour=1, dash=0)
+    losses = [_series("training", found.losses, faint=True, colour=5, dash=0)]
+    if found.validations:
+        losses.append(_series("validation", found.validations, points=True, colour=0, dash=0, shape="circle"))
+    norms = _series("gradient norm", found.norms)
+    shares = _series("share of steps clipped", found.clipped, colour=1, dash=0)
     figures = [
         Figure(
             "loss",
@@ -54,4 +52,9 @@ def training(journal: Journal) -> Part | None:
                 y_range=(0, 1),
             )
         )
-    return Part("training", "How it was trained", "From the journal of the run.", figures)
+    lead = " ".join(["From the journal of the run.", *(f"{printable(note)}." for note in found.notes)])
+    return Part("training", "How it was trained", lead, figures)
+
+
+def _series(name: str, curve: Curve, **look: Any) -> Series:
+    return Series(name, [tokens for tokens, _ in curve], [value for _, value in curve], **look)
