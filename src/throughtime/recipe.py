@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -16,18 +17,38 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from throughtime.errors import SettingError
-from throughtime.untrusted import is_utf8
+from throughtime.errors import SettingError, ThroughtimeError
+from throughtime.untrusted import is_utf8, printable, read_file
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Probability = Annotated[float, Field(ge=0, lt=1)]
-Natural = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Natural = Annotated[int, Field(ge=1, lt=2**63)]
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
+Units = Annotated[int, Field(ge=1, le=2**24)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Sources = Annotated[tuple[str, ...], Field(strict=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _names(value: Any) -> Any:
+    """One name as a list of one, and paths as their names."""
+    listed = [value] if isinstance(value, str | os.PathLike) else value
+    if not isinstance(listed, list | tuple):
+        return listed
+    return [os.fspath(name) if isinstance(name, os.PathLike) else name for name in listed]
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+Sources = Annotated[tuple[Name, ...], Field(strict=False), BeforeValidator(_names)]
+
+DEEPEST = 16
+"""Most names in the path of an assignment; no setting lies so deep."""
+FINDINGS = 8
+"""Most wrong settings that an error names."""
+SHOWN = 100
+"""Most characters of a wrong value, or of the name of an unknown setting, that an error repeats."""
 
 BUDGETS = ("steps", "epochs", "minutes")
 SEPARATOR = "text.separator"
@@ -118,13 +139,13 @@ class Model(Settings):
 
     cell: str = "lstm"
     """A name that `throughtime cells` lists."""
-    cell_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    cell_options: dict[str, bool | int | Finite | str] = Field(default_factory=dict)
     """Options of the cell, such as `forget_bias` of an LSTM."""
-    hidden_size: Natural = 256
+    hidden_size: Units = 256
     """Units of each layer."""
     layers: Annotated[int, Field(ge=1, le=1000)] = 1
     """Layers of the stack."""
-    embedding_size: Whole = 0
+    embedding_size: Annotated[int, Field(ge=0, le=2**24)] = 0
     """Size of a token's vector; 0: as `hidden_size`."""
     tied: bool = False
     """The output layer uses the embedding's matrix."""
@@ -288,23 +309,57 @@ def build(tree: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(dict(tree))
     except ValidationError as error:
-        raise SettingError("; ".join(_describe(dict(detail)) for detail in error.errors())) from None
+        found = error.errors()
+        more = f"; and {len(found) - FINDINGS} more" if len(found) > FINDINGS else ""
+        raise SettingError("; ".join(_describe(dict(detail)) for detail in found[:FINDINGS]) + more) from None
 
 
-def read(name_or_file: str) -> dict[str, Any]:
-    """The tree in a recipe file (a path that ends in `.toml`) or in one of the recipes that come with the package."""
-    if not name_or_file.endswith(".toml"):
+def read(name_or_file: str | Path) -> dict[str, Any]:
+    """The tree in a recipe file (a Path, or a name that ends in `.toml`) or in a recipe that comes with the package.
+
+    Raises:
+        SettingError: where there is no such recipe, or the file cannot be read or is not TOML.
+    """
+    if isinstance(name_or_file, str) and not name_or_file.endswith(".toml"):
         if name_or_file not in names():
             raise SettingError(
                 f"there is no recipe {name_or_file!r}; there are {', '.join(names())}, or a file that ends in .toml"
             )
         return tomllib.loads(_shipped().joinpath(f"{name_or_file}.toml").read_text("utf-8"))
+    path = expanded(name_or_file)
     try:
-        return tomllib.loads(Path(name_or_file).read_text("utf-8"))
-    except OSError as error:
-        raise SettingError(f"cannot read the recipe {name_or_file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingError(f"{name_or_file} is not TOML: {error}") from None
+        content = read_file(path)
+    except ThroughtimeError as error:
+        raise SettingError(printable(str(error)).replace("cannot read", "cannot read the recipe", 1)) from None
+    try:
+        return tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, or an integer of too many digits
+        raise SettingError(f"{printable(str(path))} is not TOML: {printable(str(error))}") from None
+
+
+def load(path: Path) -> Recipe:
+    """The recipe in a file.
+
+    Raises:
+        SettingError: as `read` and `build` do; the message names the file.
+    """
+    tree = read(path)
+    try:
+        return build(tree)
+    except SettingError as error:
+        raise SettingError(f"{printable(str(path))}: {error}") from None
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with `~` and `~user` replaced by the home folder.
+
+    Raises:
+        SettingError: where that user has none.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise SettingError(f"cannot find {printable(str(path))}: {' '.join(str(error).split())}") from None
 
 
 def names() -> list[str]:
@@ -314,8 +369,8 @@ def names() -> list[str]:
 
 def change(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's tree with changes laid over it. A new budget replaces the old one, whatever its unit."""
-    training = base.get("training", {})
-    if any(budget in changes.get("training", {}) for budget in BUDGETS):
+    training, changed = base.get("training"), changes.get("training")
+    if isinstance(training, Mapping) and isinstance(changed, Mapping) and any(name in changed for name in BUDGETS):
         base = {**base, "training": {key: value for key, value in training.items() if key not in BUDGETS}}
     return merge(base, changes)
 
@@ -336,11 +391,11 @@ def parse_assignment(assignment: str) -> dict[str, Any]:
     TOML would need.
     """
     path, equals, text = assignment.partition("=")
-    if not equals or not path.strip():
-        raise SettingError(f"a setting is written section.name=value, got {assignment!r}")
+    if not equals or not path.strip() or path.count(".") >= DEEPEST:
+        raise SettingError(f"a setting is written section.name=value, got {_shown(assignment)}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = re.sub(r"\\[nrt\\]", lambda found: ESCAPES[found[0]], text) if path.strip() == SEPARATOR else text
     for key in reversed(path.strip().split(".")):
         value = {key: value}
@@ -381,14 +436,24 @@ def _shipped() -> Traversable:
 
 def _describe(detail: Mapping[str, Any]) -> str:
     """One of pydantic's findings in this project's words."""
-    path = ".".join(str(part) for part in detail["loc"])
+    path = printable(".".join(str(part) for part in detail["loc"]))
     if detail["type"] == "extra_forbidden":
+        path = path if len(path) <= SHOWN else f"{path[:SHOWN]}..."
         near = difflib.get_close_matches(path, _paths(Recipe), n=1, cutoff=0.75)
         return f"there is no setting {path}" + (f"; did you mean {near[0]}?" if near else "")
     if detail["type"] == "value_error":
         message = str(detail["ctx"]["error"])
         return f"{path}{'.' if f'{path}.{message.split()[0]}' in _paths(Recipe) else ': '}{message}"
-    return f"{path}: {detail['msg'].replace('Input should', 'should')}, got {detail['input']!r}"
+    return f"{path}: {detail['msg'].replace('Input should', 'should')}, got {_shown(detail['input'])}"
+
+
+def _shown(value: Any) -> str:
+    """A wrong value for an error: printable, and not longer than a line bears."""
+    try:
+        shown = printable(repr(value))
+    except ValueError:  # an integer of more digits than Python writes out
+        return "an integer of thousands of digits"
+    return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
 
 
 def _paths(branch: type[BaseModel], prefix: str = "") -> Iterator[str]:
