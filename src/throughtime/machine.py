@@ -19,6 +19,18 @@ def usable_threads() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
+def memory() -> int | None:
+    """Bytes of memory that this process may use; None where the system does not tell."""
+    try:
+        installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+    try:
+        return min(installed, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no control group, or one without a limit
+        return installed
+
+
 def processor() -> tuple[str, set[str]]:
     """The processor's name and the names of what it can do, from where Linux tells them; elsewhere the name alone."""
     try:

@@ -14,8 +14,9 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from throughtime.errors import ThroughtimeError
 
@@ -34,7 +35,7 @@ SHOWN_CONTROLS = "\n\t"
 """Control characters that `printable` leaves as they are where it may show several lines."""
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BufferedReader:
     """Open a regular file, or a symbolic link to one, for reading in binary.
 
     Raises:
@@ -88,12 +89,13 @@ def read_text(path: str | Path, limit: int = DOCUMENT_BYTES) -> str:
         raise ThroughtimeError(f"cannot read {path}: byte {error.start:,} is not UTF-8") from None
 
 
-def parse_json(content: str | bytes, name: str | Path) -> Any:
+def parse_json(content: str | bytes, name: str | Path, constants_as_null: bool = False) -> Any:
     """The value of a JSON document.
 
     Args:
         content: the document, in UTF-8 where it is bytes.
         name: what it is called in an error.
+        constants_as_null: whether NaN and Infinity, which Python writes and JSON does not have, are read as null.
 
     Raises:
         ThroughtimeError: where it is not JSON, holds a number that is not finite or half of a surrogate pair, or is
@@ -101,7 +103,8 @@ def parse_json(content: str | bytes, name: str | Path) -> Any:
     """
     try:
         text = content.decode() if isinstance(content, bytes) else content
-        value = json.loads(text, parse_constant=_refuse_number, parse_float=_finite_float)
+        constant = _null if constants_as_null else _refuse_number
+        value = json.loads(text, parse_constant=constant, parse_float=_finite_float)
     except (ValueError, RecursionError) as error:
         raise ThroughtimeError(f"{name} is not JSON: {' '.join(str(error).split())}") from None
     if text.count("[") + text.count("{") > JSON_DEPTH and _depth(value) > JSON_DEPTH:
@@ -146,6 +149,10 @@ def _check_regular(path: str | Path, mode: int) -> None:
 
 def _refuse_number(name: str) -> float:
     raise ValueError(f"{name} is not a number")
+
+
+def _null(name: str) -> None:  # noqa: ARG001
+    return None
 
 
 def _finite_float(digits: str) -> float:

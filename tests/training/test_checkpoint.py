@@ -42,7 +42,7 @@ def test_arrays_of_every_type_and_shape_come_back(place):
         "generators": {"noise": generator.get_state()},
         "nothing": {},
     }
-    facts = {"epoch": 3, "best": float("inf"), "loss": 0.1 + 0.2, "text": "wörd", "nested": {"list": [None, True]}}
+    facts = {"epoch": 3, "best": None, "loss": 0.1 + 0.2, "text": "wörd", "nested": {"list": [None, True]}}
     checkpoints = Checkpoints(place)
     checkpoints.write(7, arrays, facts)
     found = checkpoints.newest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,6 @@ OPTIONS = {
     "steps": "training.steps",
 }
 """Options that are short for a setting."""
-RESTARTS = 3
 
 
 @click.command("train", short_help="Train a language model on a text.")
@@ -79,12 +79,15 @@ def command(
             section, key = path.split(".")
             changes = recipes.merge(changes, {section: {key: value}})
     changes = recipes.change(recipes.read(recipe) if recipe else {}, changes)
-    if processes > 1 and not (dry_run or print_recipe):
-        _share(processes, out)
+    out = None if out is None else recipes.expanded(out)
     if resume:
         if out is None or dry_run or print_recipe:
             raise click.UsageError("--resume trains, and needs --out, the folder of the run to go on with")
-        _report(_training().resume(out, changes, _display()))
+        _train(
+            lambda: _training().resume(out, changes, _display()),
+            lambda: _checks().check_resume(out, changes, processes),
+            processes,
+        )
         return
     settings = recipes.build(changes)
     if print_recipe:
@@ -95,20 +98,47 @@ def command(
     if dry_run:
         click.echo("\n".join(_training().dry_run(settings)))
         return
-    _report(_training().train(settings, out, _display()))
-
-
-def _share(processes: int, out: Path | None) -> None:
-    """Become torchrun, which runs the same command in several processes and begins them again when one dies."""
-    if out is None:
+    if processes > 1 and out is None:
         raise click.UsageError("--processes needs --out: were they started again, the run would be hard to find")
-    own = [argument for argument in sys.argv[1:] if not argument.startswith("--processes=")]
-    if "--processes" in own:
-        place = own.index("--processes")
-        del own[place : place + 2]
-    launch = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", f"--max-restarts={RESTARTS}"]
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", *launch, "-m", "throughtime", *own])
+    _train(
+        lambda: _training().train(settings, out, _display()),
+        lambda: _checks().check_start(settings, out, processes),
+        processes,
+    )
+
+
+def _train(job: Callable[[], Result], check: Callable[[], None], processes: int) -> None:
+    """Do the job, or see that it can be done and start processes that do it."""
+    if processes == 1 and "RANK" not in os.environ:
+        _report(job())
+        return
+    from throughtime.training import launcher
+    from throughtime.training.ranks import PeerError
+
+    if launcher.launched():
+        launcher.watch_launcher()
+        try:
+            _report(job())
+        except PeerError:
+            sys.exit(launcher.PEER_LOST)  # the launcher says what happened
+    elif processes == 1:
+        _report(job())
+    elif "RANK" in os.environ:
+        raise click.UsageError("torchrun starts the processes here; leave --processes out")
+    else:
+        check()
+        # -P: what lies in the working directory is not taken for a module
+        sys.exit(launcher.launch([sys.executable, "-P", "-m", "throughtime", *sys.argv[1:]], processes, _say))
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _checks() -> ModuleType:
+    from throughtime.training import start
+
+    return start
 
 
 def _training() -> ModuleType:

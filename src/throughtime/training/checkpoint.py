@@ -2,7 +2,7 @@
 
 `step-N/` holds arrays as safetensors, the rest as facts.json, and manifest.json, which has the size and the SHA-256 of
 each file, and of itself. `last` names the newest. Reading trusts nothing: what does not hold is said in a line, and the
-checkpoint before it is taken.
+checkpoint before it is taken. Only regular files are read, and their sizes are checked first.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count, islice
@@ -27,10 +27,14 @@ from torch import Tensor
 from throughtime import durable
 from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.training.ranks import is_dealt, whole
-from throughtime.untrusted import is_utf8
+from throughtime.untrusted import is_utf8, open_regular, parse_json, printable, read_file, to_json
 
 FACTS, MANIFEST, LAST = "facts.json", "manifest.json", "last"
 SUFFIX = ".safetensors"
+FACTS_BYTES = 1 << 28
+"""Largest facts.json, which holds the journal too."""
+MANIFEST_BYTES = 1 << 20
+"""Largest manifest.json."""
 NAME = re.compile(r"step-([0-9]{1,18})(\.[0-9]{1,18})?")
 """Of a checkpoint. The second of a step, which there is after a training went back, is called step-N.2."""
 
@@ -66,14 +70,14 @@ class Found(NamedTuple):
 
 class _File(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-    bytes: int
+    bytes: int = Field(ge=0)
     sha256: str
 
 
 class _Manifest(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
     format: Literal[1] = 1
-    step: int
+    step: int = Field(ge=0)
     number: int = Field(ge=1)
     """Checkpoints are counted as they are written: steps may go back, and so may clocks."""
     best: bool
@@ -95,12 +99,20 @@ class Checkpoints:
         folder: where they lie; the first write makes it.
         keep: how many of the newest are kept, at least 1.
         every: of the older ones, each n-th that was written is kept too; 0: none.
+        accept: given the step and the facts of a checkpoint as JSON has them, returns the facts as they are to be used,
+            or raises a ThroughtimeError: the checkpoint then counts as one that does not hold.
     """
 
-    def __init__(self, folder: Path, keep: int = 2, every: int = 0):
+    def __init__(
+        self,
+        folder: Path,
+        keep: int = 2,
+        every: int = 0,
+        accept: Callable[[int, Any], dict[str, Any]] = lambda _, facts: dict(facts),
+    ):
         if keep < 1:
             raise SettingError(f"keep should be at least 1, got {keep}")
-        self.folder, self.keep, self.every = folder, keep, every
+        self.folder, self.keep, self.every, self.accept = folder, keep, every, accept
         self._pending: Future[None] | None = None
 
     def write(self, step: int, arrays: Arrays, facts: Mapping[str, Any], best: bool = False) -> None:
@@ -113,14 +125,18 @@ class Checkpoints:
         Args:
             step: the optimiser step after which it is written.
             arrays: of TYPES.
-            facts: the rest, as JSON has it.
+            facts: the rest, as JSON has it; numbers that are not finite become null.
             best: whether the model is the best so far: the newest of these is kept.
 
         Raises:
             ThroughtimeError: where the one before could not be written. Those before that are still there.
         """
         self.close()
-        text = json.dumps(facts) + "\n"
+        text = to_json(dict(facts)) + "\n"
+        if len(text) > FACTS_BYTES // 4:  # a character has up to four bytes
+            raise ThroughtimeError(
+                f"the journal of {self.folder.parent} has grown too large for a checkpoint; raise training.signs_every"
+            )
         if any(is_dealt(array) for part in arrays.values() for array in part.values()):
             self._write(step, arrays, text, best)
             return
@@ -140,7 +156,7 @@ class Checkpoints:
         notes = []
         for place, manifest in whole:
             try:
-                found = _read(place, manifest)
+                found = self._read(place, manifest)
             except ThroughtimeError as error:
                 notes.append(str(error))
             else:
@@ -179,6 +195,22 @@ class Checkpoints:
                 "those before it are kept"
             ) from None
 
+    def _read(self, place: Path, manifest: _Manifest) -> Checkpoint:
+        if FACTS not in manifest.files:
+            raise ThroughtimeError(f"{place / MANIFEST} is damaged: it does not name {FACTS}")
+        _check(place, manifest)
+        facts = parse_json(read_file(place / FACTS, FACTS_BYTES), place / FACTS, constants_as_null=True)
+        try:
+            accepted = self.accept(manifest.step, facts)
+        except ThroughtimeError as error:
+            raise ThroughtimeError(f"{place / FACTS} cannot be used: {error}") from None
+        arrays = {}
+        for name in manifest.files:
+            if name.endswith(SUFFIX):
+                with _reading(place / name):
+                    arrays[name.removesuffix(SUFFIX)] = _load(place / name)
+        return Checkpoint(manifest.step, arrays, accepted, place)
+
     def _list(self) -> tuple[list[tuple[Path, _Manifest]], dict[Path, str]]:
         """Checkpoints with a manifest that holds, the newest first; and what is wrong with others, in lines."""
         whole, damaged = [], {}
@@ -198,8 +230,8 @@ class Checkpoints:
     def _missing(self, step: int) -> list[str]:
         """A line where the checkpoint that was written last is newer than this step, and not there."""
         try:
-            name = (self.folder / LAST).read_text("utf-8").strip()
-        except (OSError, UnicodeError):
+            name = read_file(self.folder / LAST, MANIFEST_BYTES).decode().strip()
+        except (ThroughtimeError, UnicodeError):
             return []
         place = self.folder / name
         gone = NAME.fullmatch(name) and _step(place) > step and not place.exists()
@@ -266,13 +298,12 @@ def _copy(array: Tensor) -> Tensor:
 
 
 def _read_manifest(place: Path) -> _Manifest:
-    with _reading(place / MANIFEST):
-        content = (place / MANIFEST).read_bytes()
+    content = read_file(place / MANIFEST, MANIFEST_BYTES)
     try:
         manifest = _Manifest.model_validate_json(content)
     except ValidationError as error:
         finding = error.errors()[0]
-        where = ".".join(str(key) for key in finding["loc"])
+        where = printable(".".join(str(key) for key in finding["loc"]))[:100]
         raise ThroughtimeError(
             f"{place / MANIFEST} is damaged, or of a newer version: {where + ': ' if where else ''}{finding['msg']}"
         ) from None
@@ -285,10 +316,12 @@ def _check(place: Path, manifest: _Manifest) -> None:
     """Raise an error that says which file is not as it was written."""
     for name, about in manifest.files.items():
         path = place / name
-        with _reading(path), path.open("rb") as file:
-            size, digest = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
-        if size != about.bytes:
-            raise ThroughtimeError(f"{path} is damaged: it has {size:,} bytes, not {about.bytes:,}")
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != about.bytes:
+                raise ThroughtimeError(f"{path} is damaged: it has {size:,} bytes, not {about.bytes:,}")
+            with _reading(path):
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != about.sha256:
             raise ThroughtimeError(f"{path} is damaged: its SHA-256 is another")
 
@@ -299,18 +332,6 @@ def _holds(place: Path, manifest: _Manifest) -> bool:
     except ThroughtimeError:
         return False
     return True
-
-
-def _read(place: Path, manifest: _Manifest) -> Checkpoint:
-    _check(place, manifest)
-    arrays, facts = {}, {}
-    for name in manifest.files:
-        with _reading(place / name):
-            if name == FACTS:
-                facts = json.loads((place / name).read_bytes())
-            else:
-                arrays[name.removesuffix(SUFFIX)] = _load(place / name)
-    return Checkpoint(manifest.step, arrays, facts, place)
 
 
 def _load(path: Path) -> dict[str, Tensor]:
@@ -326,7 +347,7 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ThroughtimeError(f"cannot read {path}: {error.strerror}") from None
-    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
+    except (SafetensorError, ValueError, KeyError) as error:
         raise ThroughtimeError(f"cannot read {path}: {' '.join(str(error).split())}") from None
 
 

@@ -12,15 +12,17 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor
 
 from throughtime.cells.state import State, from_arrays, map_state, to_arrays
 from throughtime.errors import SettingError
 from throughtime.gradient.clipping import Clipping
-from throughtime.gradient.truncation import Behind, Position, truncation
+from throughtime.gradient.truncation import Behind, Position, Truncation, truncation
+from throughtime.machine import memory
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Recipe
-from throughtime.streams.partition import Place, partition
+from throughtime.recipe import NonNegative, Recipe, Whole
+from throughtime.streams.partition import Partition, Place, partition
 from throughtime.text.dataset import Dataset
 from throughtime.training.optimiser import learning_rate, optimiser
 from throughtime.training.ranks import Ranks
@@ -31,18 +33,23 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, Tensor]
 
+FLOAT_BYTES = 4
+HELD = 4
+"""Arrays as large as the weights that a training holds: the weights, their gradients, and two means."""
+
 
 @dataclass
 class Counts:
     """Where a training stands, in numbers."""
 
-    steps: int = 0
+    __pydantic_config__ = ConfigDict(extra="forbid")  # how `training.facts` reads it
+    steps: Whole = 0
     """Optimiser steps, those left out included."""
-    tokens: int = 0
+    tokens: Whole = 0
     """Tokens predicted."""
-    rate: float = 0.0
+    rate: NonNegative = 0.0
     """Learning rate of the last step."""
-    rate_scale: float = 1.0
+    rate_scale: NonNegative = 1.0
     """What the schedule's rate is multiplied by; less than 1 after a rollback."""
 
 
@@ -79,16 +86,14 @@ class Learner:
         ranks: which process this is.
 
     Raises:
-        SettingError: where there are fewer lanes than processes.
+        ThroughtimeError: as `cut` and `check_model` do.
     """
 
     def __init__(self, recipe: Recipe, dataset: Dataset, ranks: Ranks):
-        streams, seed = recipe.streams, recipe.training.seed
-        if streams.lanes < ranks.count:
-            raise SettingError(f"streams.lanes must be at least the processes, {ranks.count}, got {streams.lanes}")
+        seed = recipe.training.seed
         self.recipe, self.ranks = recipe, ranks
-        self.truncation = truncation(recipe.gradient, streams.window, seed)
-        self.partition = partition(dataset.train, streams, seed, self.truncation.lengths, ranks.own(streams.lanes))
+        self.truncation, self.partition = cut(recipe, dataset, ranks)
+        check_model(recipe, dataset.tokenizer.vocabulary_size)
         self.model = LanguageModel(recipe.model, dataset.tokenizer.vocabulary_size, torch.Generator().manual_seed(seed))
         self.shards = _shards(self.model, ranks) if recipe.training.shard and ranks.count > 1 else None
         self.parameters = list(self.model.parameters())
@@ -135,6 +140,10 @@ class Learner:
         """A copy of the model's, dealt as they are."""
         return {name: array.clone() for name, array in self.model.state_dict().items()}
 
+    def optimised(self) -> list[Tensor]:
+        """The parameters in the optimiser's order, by which a checkpoint numbers them."""
+        return [p for group in self.optimiser.param_groups for p in group["params"]]
+
     def whole_model(self) -> LanguageModel:
         """The model, with whole weights as they are now. Every process has to ask at the same time."""
         return self.shards.whole_model() if self.shards else self.model
@@ -171,8 +180,7 @@ class Learner:
             return array.clone()
         if part != "optimiser":
             return self.shards.share_of(array, self.model.get_parameter(name))
-        optimised = [p for group in self.optimiser.param_groups for p in group["params"]]
-        return self.shards.share_of(array, optimised[int(name.partition(".")[0])])
+        return self.shards.share_of(array, self.optimised()[int(name.partition(".")[0])])
 
     def put_together(self, arrays: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]) -> None:
         """Become what was taken apart, from what `keep` made of it.
@@ -220,6 +228,41 @@ class Learner:
 
     def _initial(self) -> State:
         return self.model.initial_state(len(self.partition.own))
+
+
+def cut(recipe: Recipe, dataset: Dataset, ranks: Ranks) -> tuple[Truncation, Partition]:
+    """How far back the gradient goes, and the windows of the training text.
+
+    Raises:
+        SettingError: where there are fewer lanes than processes.
+        ThroughtimeError: where the text is too short for them.
+    """
+    streams, seed = recipe.streams, recipe.training.seed
+    if streams.lanes < ranks.count:
+        raise SettingError(f"streams.lanes must be at least the processes, {ranks.count}, got {streams.lanes}")
+    way = truncation(recipe.gradient, streams.window, seed)
+    return way, partition(dataset.train, streams, seed, way.lengths, ranks.own(streams.lanes))
+
+
+def check_model(recipe: Recipe, vocabulary_size: int) -> None:
+    """Refuse a model that this machine's memory could not hold in training: its weights, their gradients and means.
+
+    Raises:
+        SettingError: so, or where the cell, its engine or one of its options is unknown.
+    """
+    try:
+        with torch.device("meta"):
+            model = LanguageModel(recipe.model, vocabulary_size)
+    except NotImplementedError:  # somebody's cell that cannot be made without memory
+        return
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    needed = parameters * FLOAT_BYTES * (1 if recipe.training.shard else HELD)
+    if (there := memory()) is not None and needed > there:
+        raise SettingError(
+            f"a model of {recipe.model.layers} x {recipe.model.hidden_size:,} units and {vocabulary_size:,} tokens has "
+            f"{parameters:,} parameters and takes {needed / 1e9:,.0f} GB to train, and this machine has "
+            f"{there / 1e9:,.0f} GB; lower model.hidden_size or model.layers"
+        )
 
 
 def _shards(model: LanguageModel, ranks: Ranks) -> Shards:

@@ -1,7 +1,8 @@
 """The processes of one training: each reads its own lanes, and all have the same weights.
 
-Processes are started by torchrun (or `throughtime train --processes`), which tells each its rank. Everything that is
-exchanged is an array or bytes; nothing is pickled. Axes: S arrays of a state, T time, B batch (lane), H hidden.
+Processes are started by `throughtime train --processes` (`training.launcher`) or by torchrun, which tell each its rank.
+Everything that is exchanged is an array or bytes; nothing is pickled. Axes: S arrays of a state, T time, B batch
+(lane), H hidden.
 """
 
 from __future__ import annotations
@@ -28,7 +29,16 @@ from throughtime.streams.window import Int64
 LETTING_GO = 0.2
 """Seconds that gloo's threads have for the last arrays; they take microseconds of a processor that is theirs."""
 
+MEETING = "THROUGHTIME_MEETING"
+"""The environment variable with the URL of a file in which processes find each other; torchrun's have an address."""
+LOST = ("gloo", "Connection closed by peer", "Connection reset by peer")
+"""What the messages of collective operations hold that failed because another process is gone."""
+
 Float = TypeVar("Float", np.float32, np.float64)
+
+
+class PeerError(ThroughtimeError):
+    """Another process of the training ended, so that this one cannot go on."""
 
 
 @final
@@ -53,17 +63,21 @@ class Ranks:
         return range(lanes * self.rank // self.count, lanes * (self.rank + 1) // self.count)
 
     def add_up(self, parameters: Sequence[Tensor], values: Sequence[float]) -> list[float]:
-        """Sum gradients over all processes, in place; and the values, which are returned."""
+        """Sum gradients over all processes, in place; and the values, in float64, which are returned."""
         if self.count == 1:
             return list(values)
+        told = torch.tensor(values, dtype=torch.float64)
+        under_way = processes.all_reduce(told, async_op=True)
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        parts = [*(gradient.flatten() for gradient in gradients), torch.tensor(values, dtype=torch.float32)]
-        flat = torch.cat(parts)
-        processes.all_reduce(flat)
-        *summed, told = flat.split([len(part) for part in parts])
-        for parameter, gradient in zip(parameters, summed, strict=True):
-            parameter.grad = gradient.view_as(parameter)
-        return [float(value) for value in told]
+        if gradients:
+            flat = torch.cat([gradient.flatten() for gradient in gradients])
+            processes.all_reduce(flat)
+            summed = flat.split([gradient.numel() for gradient in gradients])
+            for parameter, gradient in zip(parameters, summed, strict=True):
+                parameter.grad = gradient.view_as(parameter)
+        under_way.wait()
+        found: list[float] = told.tolist()
+        return found
 
     def join_lanes(self, array: Tensor, lanes: int, axis: int = 0) -> Tensor:
         """An array over the own lanes made one over all; `axis` is that of the lanes."""
@@ -89,6 +103,8 @@ class Ranks:
             return data
         size = torch.tensor([len(data)])
         processes.broadcast(size, 0)
+        if not size:
+            return b""
         content = torch.zeros(int(size), dtype=torch.uint8)
         if self.leads:
             content.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
@@ -135,11 +151,25 @@ def this_rank() -> Ranks:
     rank, count = map(int, told)
     if count > 1 and not processes.is_initialized():
         # Where torchrun's meeting place outlives those who died, what they left there must not be taken for ours.
-        store, rank, count = next(rendezvous("env://"))
+        meeting = os.environ.get(MEETING)
+        store, rank, count = next(rendezvous(f"{meeting}?rank={rank}&world_size={count}" if meeting else "env://"))
         own = processes.PrefixStore(f"start {_starts()}", store)  # type: ignore[attr-defined]
         processes.init_process_group("gloo", store=own, rank=rank, world_size=count)
         atexit.register(_disconnect)
     return Ranks(rank, count)
+
+
+@contextmanager
+def others_needed(ranks: Ranks) -> Iterator[None]:
+    """A block in which a collective operation that fails for want of another process raises PeerError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if ranks.count > 1 and (isinstance(error, processes.DistError) or any(text in str(error) for text in LOST)):
+            raise PeerError(
+                "another process of this training ended; it goes on from its last checkpoint with --resume"
+            ) from error
+        raise
 
 
 def _disconnect() -> None:

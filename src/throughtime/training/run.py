@@ -21,11 +21,12 @@ from throughtime.durable import is_temporary, make_own_folder
 from throughtime.errors import ThroughtimeError
 from throughtime.folder import RECIPE
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Recipe, Text
+from throughtime.recipe import Recipe, Text, expanded
 from throughtime.text import tokenizer as tokenizers
 from throughtime.text.sources import BUILTIN, STANDARD_INPUT
 from throughtime.text.tokenizer import Tokenizer
 from throughtime.training.card import is_ended
+from throughtime.training.launch import LAUNCH
 from throughtime.training.lock import LOCK
 from throughtime.untrusted import is_utf8
 from throughtime.version import VERSION
@@ -61,7 +62,7 @@ def free_folder(out: str | Path | None, text: Text) -> Path:
         ThroughtimeError: where `out` holds something already, be it an unfinished run.
     """
     if out is not None:
-        folder = Path(out)
+        folder = expanded(out)
         if (folder / RECIPE).exists() and not is_ended(folder):
             raise ThroughtimeError(f"{folder} holds an unfinished run; go on with --resume, or give another --out")
         if folder.exists() and (not folder.is_dir() or not all(map(_was_left_by_killed, folder.iterdir()))):
@@ -75,7 +76,8 @@ def free_folder(out: str | Path | None, text: Text) -> Path:
 
 def _was_left_by_killed(path: Path) -> bool:
     """Whether it is what a training leaves that is killed before it has written its recipe."""
-    return stat.S_ISREG(path.lstat().st_mode) and (path.name == LOCK or is_temporary(path.name, RECIPE))
+    names = path.name in (LOCK, LAUNCH) or is_temporary(path.name, RECIPE) or is_temporary(path.name, LAUNCH)
+    return names and stat.S_ISREG(path.lstat().st_mode)
 
 
 def settled(recipe: Recipe) -> Recipe:
@@ -93,7 +95,7 @@ def settled(recipe: Recipe) -> Recipe:
 
 
 def _from_root(name: str) -> str:
-    whole = str(Path(name).expanduser().absolute())
+    whole = str(expanded(name).absolute())
     return whole if is_utf8(whole) else name
 
 

@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from throughtime import recipe as recipes
-from throughtime.errors import ThroughtimeError
+from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.folder import RECIPE
 from throughtime.machine import usable_threads
 from throughtime.recipe import Recipe
 from throughtime.text.dataset import Dataset, prepare
 from throughtime.training.display import Display, Silence
 from throughtime.training.introduction import introduction
+from throughtime.training.launch import begun_here, claim, release
 from throughtime.training.learner import Learner
 from throughtime.training.lock import locked
 from throughtime.training.loop import Result, Trainer
-from throughtime.training.ranks import Ranks, started_again, this_rank
+from throughtime.training.ranks import Ranks, others_needed, started_again, this_rank
 from throughtime.training.resume import find_checkpoint, identity
 from throughtime.training.run import free_folder, settled
+from throughtime.training.start import await_input, prepare_again, refuse_no_run, refuse_streams
 
 
 def train(
-    recipe: Recipe | Mapping[str, Any] | str, out: str | Path | None = None, display: Display | None = None
+    recipe: Recipe | Mapping[str, Any] | str | Path, out: str | Path | None = None, display: Display | None = None
 ) -> Result:
     """Train a model as a recipe says.
 
@@ -37,26 +39,19 @@ def train(
         out: the run folder, which must not hold anything yet; None: a new one under runs/.
         display: shows how it goes; None: nothing does.
 
-    PyTorch goes on with the recipe's number of threads afterwards.
+    PyTorch goes on with the recipe's number of threads afterwards. What else the caller has set there (no gradients,
+    another default type or device, autocast) does not matter to the training, and is as before afterwards.
 
     Raises:
         ThroughtimeError: where a setting is wrong, a text cannot be read, the folder is in use, or the loss is no
             longer finite.
         TerminationError: where the system asked it to end; `resume` goes on.
     """
-    if isinstance(recipe, str):
-        recipe = recipes.read(recipe)
-    if not isinstance(recipe, Recipe):
-        recipe = recipes.build(recipe)
-    mine = this_rank()
-    if started_again() and _has_begun(out, mine):
-        return _go_on(Path(str(out)), {}, display, mine)
-    dataset = _prepare(recipe, mine)
-    folder = Path(os.fsdecode(mine.share(os.fsencode(free_folder(out, recipe.text)) if mine.leads else b"")))
-    with _held(folder, mine), closing(_shown(display, mine)) as shown:
-        if mine.leads:
-            free_folder(folder, recipe.text)  # another training may have come first
-        return Trainer(settled(recipe), dataset, folder, shown, mine).run(None)
+    recipe = _recipe(recipe)
+    with _ordinary_pytorch():
+        mine = this_rank()
+        with others_needed(mine):
+            return _begin(recipe, None if out is None else recipes.expanded(out), display, mine)
 
 
 def resume(out: str | Path, changes: Mapping[str, Any] | None = None, display: Display | None = None) -> Result:
@@ -71,7 +66,10 @@ def resume(out: str | Path, changes: Mapping[str, Any] | None = None, display: D
         ThroughtimeError, TerminationError: as `train` does; and where there is no run, its budget is used up, or its
             recipe, text or tokeniser was another.
     """
-    return _go_on(Path(out), changes or {}, display, this_rank())
+    with _ordinary_pytorch():
+        mine = this_rank()
+        with others_needed(mine):
+            return _go_on(recipes.expanded(out), changes or {}, display, mine)
 
 
 def dry_run(recipe: Recipe) -> list[str]:
@@ -81,31 +79,79 @@ def dry_run(recipe: Recipe) -> list[str]:
     return introduction(recipe, dataset, learner.partition, learner.model)
 
 
+def _recipe(given: Recipe | Mapping[str, Any] | str | Path) -> Recipe:
+    if isinstance(given, Recipe):
+        return given
+    if isinstance(given, Path):
+        return recipes.load(given)
+    if isinstance(given, str):
+        given = recipes.read(given)
+    if not isinstance(given, Mapping):
+        raise SettingError(
+            f"a recipe is a Recipe, a tree of settings, a name or a TOML file, got a {type(given).__name__}"
+        )
+    return recipes.build(given)
+
+
+@contextmanager
+def _ordinary_pytorch() -> Iterator[None]:
+    """PyTorch as it is when a program begins, whatever the caller has set."""
+    dtype = torch.get_default_dtype()
+    with ExitStack() as kept:
+        kept.callback(torch.set_default_dtype, dtype)
+        torch.set_default_dtype(torch.float32)
+        kept.enter_context(torch.inference_mode(False))
+        kept.enter_context(torch.enable_grad())
+        if torch.is_autocast_enabled("cpu"):
+            kept.enter_context(torch.autocast("cpu", enabled=False))
+        if torch.get_default_device().type != "cpu":
+            kept.enter_context(torch.device("cpu"))
+        yield
+
+
+def _begin(recipe: Recipe, out: Path | None, display: Display | None, mine: Ranks) -> Result:
+    if started_again():
+        if out is None:
+            raise ThroughtimeError("the processes were started again, and only --out tells which run was theirs")
+        if begun_here(out, mine) and mine.share(b"1" if mine.leads and (out / RECIPE).exists() else b""):
+            return _go_on(out, {}, display, mine)
+    refuse_streams(recipe.text, mine.count)
+    dataset = _prepared(recipe, mine, lambda: prepare(recipe.text))
+    folder = Path(os.fsdecode(mine.share(os.fsencode(free_folder(out, recipe.text)) if mine.leads else b"")))
+    with _held(folder, mine), closing(_shown(display, mine)) as shown:
+        if mine.leads:
+            free_folder(folder, recipe.text)  # another training may have come first
+            claim(folder)
+        result = Trainer(settled(recipe), dataset, folder, shown, mine).run(None)
+        if mine.leads:
+            release(folder)
+        return result
+
+
 def _go_on(folder: Path, changes: Mapping[str, Any], display: Display | None, mine: Ranks) -> Result:
-    if mine.leads and not folder.is_dir():
-        raise ThroughtimeError(f"there is no run in {folder} to go on with; leave --resume out to begin one")
+    if mine.leads:
+        refuse_no_run(folder)
     with _held(folder, mine), closing(_shown(display, mine)) as shown:
         found = find_checkpoint(folder, changes) if mine.leads else None
         for note in found.notes if found else ():
             shown.say(note)
         tree = json.loads(mine.share(json.dumps(found.recipe.model_dump(mode="json") if found else {}).encode()))
         recipe = recipes.build(tree)
-        return Trainer(recipe, _prepare(recipe, mine), folder, shown, mine).run(found.checkpoint if found else None)
+        refuse_streams(recipe.text, mine.count)
+        await_input(recipe.text, changes, folder)
+        dataset = _prepared(recipe, mine, lambda: prepare_again(recipe.text, folder))
+        result = Trainer(recipe, dataset, folder, shown, mine).run(found.checkpoint if found else None)
+        if mine.leads:
+            release(folder)
+        return result
 
 
-def _has_begun(out: str | Path | None, mine: Ranks) -> bool:
-    """Whether the run of processes that had died is there."""
-    if out is None:
-        raise ThroughtimeError("the processes were started again, and only --out tells which run was theirs")
-    return bool(mine.share(b"1" if mine.leads and (Path(out) / RECIPE).exists() else b""))
-
-
-def _prepare(recipe: Recipe, mine: Ranks) -> Dataset:
+def _prepared(recipe: Recipe, mine: Ranks, read: Callable[[], Dataset]) -> Dataset:
     """The text, read by one process of a machine first; and as many threads as are this process's."""
     threads = max(1, usable_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     torch.set_num_threads(min(recipe.training.threads or threads, threads))
     with mine.in_turn():
-        dataset = prepare(recipe.text)
+        dataset = read()
     digests = json.dumps(identity(dataset)).encode()
     if mine.share(digests) != digests:
         raise ThroughtimeError(
