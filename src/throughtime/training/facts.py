@@ -15,6 +15,7 @@ from throughtime import recipe as recipes
 from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Finite, NonNegative, Recipe, Whole
 from throughtime.training.learner import Counts
+from throughtime.training.watch import Watch
 from throughtime.untrusted import printable
 
 FORMAT = 1
@@ -51,7 +52,7 @@ class Facts(_Checked):
     """Its digest."""
     machine: dict[str, str | int]
     learner: LearnerFacts
-    watch: dict[str, Any]
+    watch: Watch
     recent: RecentFacts
     best: dict[str, Any]
     """What model.json tells of how the best weights came about."""

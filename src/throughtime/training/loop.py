@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, final
 import torch
 
 from throughtime import recipe as recipes
-from throughtime.durable import remove_file, replace_file
+from throughtime.durable import make_folder, remove_file, replace_file
 from throughtime.errors import TerminationError, ThroughtimeError
 from throughtime.folder import JOURNAL, RECIPE, TOKENIZER
 from throughtime.models.decoding import generate
@@ -25,18 +25,20 @@ from throughtime.recipe import Recipe
 from throughtime.streams.partition import Place
 from throughtime.text.dataset import Dataset
 from throughtime.text.ids import TokenIds
-from throughtime.training.card import CARD, is_ended, write_card
+from throughtime.training.card import CARD, write_card
 from throughtime.training.checkpoint import Checkpoint, gather
 from throughtime.training.curve import draw_curve
 from throughtime.training.display import Display, Moment, quoted
 from throughtime.training.evaluation import InTraining
+from throughtime.training.facts import FORMAT
+from throughtime.training.fit import check_fit
 from throughtime.training.interruption import interruption
 from throughtime.training.introduction import count_parameters, introduction
 from throughtime.training.journal import Journal, Recent
 from throughtime.training.learner import Arrays, Learner, Step
 from throughtime.training.optimiser import Budget
 from throughtime.training.ranks import OverRanks, Ranks, whole
-from throughtime.training.resume import check, circumstances, identity, share, store
+from throughtime.training.resume import check, circumstances, ended, identity, refuse_finished, share, store
 from throughtime.training.run import save_model
 from throughtime.training.signs import Signs, as_facts, warnings
 from throughtime.training.validation import Load, Schedule, ScheduleByClock, ScheduleBySteps
@@ -126,9 +128,7 @@ class Trainer:
 
     def _over(self) -> str | None:
         """Why there is nothing left to train."""
-        if self._progress() >= 1:
-            return "budget"
-        return "patience" if 0 < self.recipe.training.patience <= self.watch.since_best else None
+        return ended(self.recipe.training, self._progress(), self.watch.since_best)
 
     def _begin(self, start: Checkpoint | None) -> None:
         lines = introduction(self.recipe, self.dataset, self.learner.partition, self.model)
@@ -137,6 +137,8 @@ class Trainer:
             lines.append(f"{self.ranks.count} processes of {torch.get_num_threads()} threads share {shared}")
         for line in lines:
             self.display.say(line)
+        if start is not None:
+            check_fit(start, self.learner)
         start = share(start, self.ranks, self.learner.keep)
         if start is not None:
             self._go_on(start)
@@ -145,6 +147,8 @@ class Trainer:
             replace_file(self.folder / TOKENIZER, self.dataset.tokenizer.to_json().encode())
         if start is not None:
             return
+        if self.ranks.leads:
+            make_folder(self.checkpoints.folder)  # empty until the first one: `resume` goes by it
         self.journal.rewrite("")
         self.journal.write(
             "begin",
@@ -164,13 +168,7 @@ class Trainer:
             self.display.say(note)
         self._restore(start)
         self.seconds = self.written_at = start.facts["seconds"]
-        over = self._over()
-        if over and is_ended(self.folder):
-            steps = self.learner.counts.steps
-            raise ThroughtimeError(
-                f"{self.folder} has used up its {over} after {steps:,} steps; give it more to go on, such as --"
-                + (f"steps {2 * steps}" if over == "budget" else f"set training.patience={2 * self.watch.since_best}")
-            )
+        refuse_finished(self.folder, self._over(), self.learner.counts.steps, self.watch.since_best)
         self.journal.rewrite(start.facts["journal"])
         best = {name: whole(array) for name, array in self.best.items()}
         if self.ranks.leads:
@@ -199,6 +197,7 @@ class Trainer:
             gather(arrays)
             return
         facts = {
+            "format": FORMAT,
             "recipe": self.recipe.model_dump(mode="json"),
             **circumstances(self.dataset, self.ranks),
             "learner": learned,

@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
 
+from throughtime.recipe import NonNegative, Whole
+
 SHARE = 0.1
 """Most of a training's time that its validations take."""
 TOKEN_COST = 0.4
@@ -29,13 +31,13 @@ ROUNDING = 1e-9
 class Record:
     """The validations so far, as a checkpoint keeps them."""
 
-    count: int = 0
+    count: Whole = 0
     """Number of them."""
-    tokens: int = 0
+    tokens: Whole = 0
     """Tokens that each validation reads; 0 before that is planned."""
-    at: float = 0.0
+    at: NonNegative = 0.0
     """By the clock: seconds of training at which the last one began."""
-    seconds: float = 0.0
+    seconds: NonNegative = 0.0
     """By the clock: seconds that all of them took."""
 
 

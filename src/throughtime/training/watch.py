@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from throughtime.recipe import Whole
 from throughtime.training.validation import Record
 
 
@@ -14,12 +15,12 @@ class Watch:
 
     best: float | None = None
     """Nats per token of the best validation."""
-    since_best: int = 0
+    since_best: Whole = 0
     """Validations since then."""
     sample: str = ""
     """The last text written."""
-    skipped_in_a_row: int = 0
-    rollbacks: int = 0
+    skipped_in_a_row: Whole = 0
+    rollbacks: Whole = 0
     warned: list[str] = field(default_factory=list)
     """Warnings that were given, each once."""
     validations: Record = field(default_factory=Record)
