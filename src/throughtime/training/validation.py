@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
 
+from pydantic import ConfigDict
+
 from throughtime.recipe import NonNegative, Whole
 
 SHARE = 0.1
@@ -31,6 +33,7 @@ ROUNDING = 1e-9
 class Record:
     """The validations so far, as a checkpoint keeps them."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")  # how `training.facts` reads it
     count: Whole = 0
     """Number of them."""
     tokens: Whole = 0

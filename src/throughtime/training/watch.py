@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ConfigDict
+
 from throughtime.recipe import Whole
 from throughtime.training.validation import Record
 
@@ -13,6 +15,7 @@ from throughtime.training.validation import Record
 class Watch:
     """What the loop remembers of what it measured and met."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")  # how `training.facts` reads it
     best: float | None = None
     """Nats per token of the best validation."""
     since_best: Whole = 0
