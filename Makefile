@@ -99,7 +99,8 @@ $(DEMO_READY) $(READY): pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 SETTINGS = build-dir=build cmake.args=--log-level=NOTICE cmake.define.THROUGHTIME_LEVELS=$(KERNELS)
 # cmake and ninja, where the machine has none
 MISSING := 'from scikit_build_core.build import get_requires_for_build_editable as missing; print(*missing())'
-COMPILE := 'import sys; from scikit_build_core.build import build_editable as compile; \
+COMPILE := 'import signal, sys; from scikit_build_core.build import build_editable as compile; \
+  signal.signal(signal.SIGINT, signal.SIG_DFL); \
   compile("build", dict(setting.split("=", 1) for setting in sys.argv[1:]))'
 WANTED := 'import sys, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
   print(*project["dependencies"], *(name for extra in sys.argv[1:] for name in project["optional-dependencies"][extra]))'
@@ -114,4 +115,4 @@ packages:
 kernels:
 	@echo "Compiling the engine (levels: $(KERNELS)): $(COMPILE_TIME) on two cores"
 	@TERM=dumb $(BIN)/python -c $(COMPILE) $(SETTINGS)
-	@echo "Engine compiled"
+	@echo "Build of the engine finished"
