@@ -120,3 +120,25 @@ def test_a_recipe_file_that_cannot_be_read(content, message, tmp_path):
 def test_a_recipe_that_is_not_shipped():
     with pytest.raises(SettingError, match="there is no recipe 'dmeo'; there are demo, "):
         recipe.read("dmeo")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (r"\n\n", "\n\n"),
+        (r'"\n\n"', "\n\n"),
+        (r"\r\n", "\r\n"),
+        (r"a\tb", "a\tb"),
+        (r"\\n", "\\n"),
+        (r"\\\n", "\\\n"),
+        (r"\d", "\\d"),
+        ("<|end|>", "<|end|>"),
+    ],
+)
+def test_a_separator_may_be_written_with_escapes(written, read):
+    """A shell takes the quotes away that TOML would need around them."""
+    assert recipe.parse_assignment(f"text.separator={written}") == {"text": {"separator": read}}
+
+
+def test_other_strings_keep_their_backslashes():
+    assert recipe.parse_assignment(r"text.encoding=C:\new") == {"text": {"encoding": r"C:\new"}}

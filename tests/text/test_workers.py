@@ -39,6 +39,13 @@ def test_workers_find_the_same_ids_in_the_same_order(fitted, count):
         assert [(i.dtype, i.tolist()) for i in ids] == [(i.dtype, i.tolist()) for i in alone]
 
 
+def test_workers_do_not_run_what_lies_in_the_working_directory(fitted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("queue.py", "signal.py", "throughtime.py", "numpy.py"):
+        (tmp_path / name).write_text("raise SystemExit('not ours')")
+    assert len(list(encoded(fitted, batches(4), 1, 2))) == 4
+
+
 def test_no_more_is_read_than_is_taken_and_a_few_batches(fitted):
     read = []
 

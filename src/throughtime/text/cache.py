@@ -7,7 +7,6 @@ write into it, and where the checksum of an entry holds.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shlex
@@ -17,7 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from throughtime.durable import PARTIAL, NewFile
+from throughtime import durable
+from throughtime.durable import NewFile
 from throughtime.errors import ThroughtimeError
 from throughtime.untrusted import open_regular
 
@@ -68,8 +68,9 @@ def new_entry(folder: Path) -> Iterator[NewFile]:
     Raises:
         ThroughtimeError: where the folder cannot be written.
     """
+    durable.remove_leftovers(folder)
     try:
-        with _writing(folder), NewFile(folder) as new:
+        with NewFile(folder) as new:
             yield new
     except OSError as error:
         raise ThroughtimeError(
@@ -78,31 +79,10 @@ def new_entry(folder: Path) -> Iterator[NewFile]:
 
 
 def remove_leftovers() -> None:
-    """Remove what killed processes left in the making, wherever no other process is writing."""
+    """Remove what killed processes left in the making, in every part of the cache that there is."""
     for part in PARTS:
         if (cache_base() / part).is_dir():
-            with suppress(OSError), _writing(cache_folder(part)):
-                pass
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Hold the folder as one of its writers; the first of them removes what is left of killed ones.
-
-    Writers share a lock on the folder, which the system takes from a process that dies. Whoever can have it alone
-    knows that nobody is writing: every unfinished file is a leftover.
-    """
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with suppress(OSError):  # others are writing, or the file system has no locks
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for left in folder.glob("[0-9a-f]" * 16 + PARTIAL):
-                left.unlink(missing_ok=True)
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_SH)
-        yield
-    finally:
-        os.close(handle)
+            durable.remove_leftovers(cache_folder(part))
 
 
 def entry_name(key: str, content: bytes, suffix: str) -> str:
@@ -138,6 +118,12 @@ def remove_entry(path: Path) -> None:
     """Remove a file of the cache; a folder in its place is left, and said where the entry is made anew."""
     with suppress(OSError):
         path.unlink()
+
+
+def make_way(path: Path) -> None:
+    """Remove what is no regular file from the place of an entry: a new entry replaces regular files only."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        remove_entry(path)
 
 
 def hash_of(*parts: str | bytes) -> str:

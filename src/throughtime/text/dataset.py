@@ -127,8 +127,11 @@ def held_out(settings: Text, tokenizer: Tokenizer, digests: Mapping[str, str]) -
     name = next((name for name in ("test", "valid") if name in digests), None)
     if name is None:
         raise ThroughtimeError("the run's recipe leaves no text to test or validate on; name a text")
-    corpus = getattr(_splits(settings, recorded=True), name)
-    found = _scan(corpus, settings)
+    try:
+        corpus = getattr(_splits(settings, recorded=True), name)
+        found = _scan(corpus, settings)
+    except ThroughtimeError as error:
+        raise ThroughtimeError(f"what the run held out cannot be read again: {error}; name a text") from None
     if not corpus.size or found.digest != digests[name]:
         named = getattr(settings, name) or settings.sources
         raise ThroughtimeError(
