@@ -12,6 +12,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ import throughtime
 from engine.fuzz.models import MODELS
 from engine.fuzz.models import embedded as embedded_model
 from helpers import damaged
+from throughtime import runtime
 from throughtime.runtime.embedded import MAGIC
 
 PACKAGE = Path(throughtime.__file__).parent
@@ -123,6 +125,13 @@ def test_no_damage_is_loaded(loader, models, data):
         assert answer.endswith("\n")
 
 
+def test_a_name_in_a_file_is_shown_without_control_characters(loader, models):
+    content = models[0].replace(text(b"gru"), text(b"\x1b[2J\n"))
+    assert content != models[0]
+    answer = loader.load(signed(content))
+    assert answer == f"{loader.file}: the library has no kernel for ?[2J? with weights in float32\n"
+
+
 @settings(max_examples=500, deadline=None)
 @given(st.data())
 def test_a_forged_file_is_refused_or_is_a_model(loader, models, data):
@@ -138,6 +147,22 @@ def test_a_forged_file_is_refused_or_is_a_model(loader, models, data):
     answer = loader.load(signed(found))
     assert answer.startswith((f"{loader.file}: ", "loaded "))
     assert answer.endswith("\n")
+
+
+def test_a_document_ends_after_the_separator_as_in_training(tmp_path):
+    """Here three tokens make it up; a state says how much of it was read."""
+    place = tmp_path / "model"
+    content = embedded_model(place, "char", "float32", {"cell": "lstm", "hidden_size": 9}, separator="at\n")
+    (tmp_path / "model.bin").write_bytes(content)
+    model = runtime.load(place)
+    ids = [int(index) for index in model.tokenizer.encode("the cat\nsat\nat\nthe mat")]
+    fresh_TB = np.zeros((len(ids), 1), bool)
+    fresh_TB[[8, 12, 15]] = True
+    command = [program("steps", tmp_path), tmp_path / "model.bin", *map(str, ids)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    logits_TV = np.array([line.split() for line in done.stdout.splitlines()], np.float32)
+    wanted, _ = model.network.feed(np.array(ids)[:, None], model.network.initial_state(1), None, fresh_TB)
+    np.testing.assert_array_equal(logits_TV, wanted[:, 0])
 
 
 def number(value: int) -> bytes:
@@ -162,7 +187,7 @@ def text(value: bytes) -> bytes:
     ids=["no columns", "long rows", "overflow", "2^62 bytes", "unknown kind", "NaN", "infinite scale"],
 )
 def test_an_array_that_asks_for_more_than_there_is_takes_no_memory(loader, embedding):
-    start = text(b"float32") + text(b"word") + number(-1) + number(1) + text(b"a")
+    start = text(b"float32") + text(b"word") + number(-1) + number(1) + text(b"a") + text(b"")
     answer = loader.load(signed(MAGIC + number(0) + start + embedding))
     assert answer.startswith(f"{loader.file}: the file is damaged: ")
 

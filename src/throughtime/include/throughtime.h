@@ -40,7 +40,8 @@ const char *tt_error(void);
 
 /* The tokens there are; -1 without a model. */
 int64_t tt_vocabulary(const tt_model *model);
-/* The floats of a state; 0 without a model. All of them 0: nothing was read. To keep a state, copy it. */
+/* The floats of a state; 0 without a model. All of them 0: nothing was read. To keep a state, copy it. The last one says
+ * how many bytes of the separator between documents were read: after all of them a document begins, as in training. */
 size_t tt_state_size(const tt_model *model);
 
 /* The bytes of a token, with a 0 behind them; null where there is no such token, or an argument is null. */

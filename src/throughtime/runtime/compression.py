@@ -161,7 +161,8 @@ def read_header(source: BinaryIO) -> Header:
         raise ThroughtimeError("the compressed file is damaged in its header; copy it anew")
     content = parse_json(header, "the header of the compressed file")
     kinds = {name: bool if name == "adapt" else str for name in Header._fields}
-    if not isinstance(content, dict) or {name: type(value) for name, value in content.items()} != kinds:
+    given = {name: type(value) for name, value in content.items()} if isinstance(content, dict) else {}
+    if {name: kinds[name] for name in Header._field_defaults} | given != kinds:
         raise ThroughtimeError(
             f"the header of the compressed file does not have {', '.join(kinds)}; was it written by another version?"
         )

@@ -1,8 +1,8 @@
 """A model as one file for the C library (`include/throughtime.h`).
 
 MAGIC, CRC-32 of all that follows, then in this order, every number an int64, little-endian:
-weights (text); kind of tokens (text); the unknown token, -1: none; V;
-V pieces (text); the embedding (array); H; layers; for each: kernel (text), its weights (text), W (array), U (array,
+weights (text); kind of tokens (text); the unknown token, -1: none; V; V pieces (text); the separator between documents
+(text, empty: none); the embedding (array); H; layers; for each: kernel (text), its weights (text), W (array), U (array,
 where the kernel has one), vectors (array [1, n]); W_o (array), b_o (array [1, V])
 
 text: length, bytes. array: kind (0 float32, 1 int8), rows, columns; for int8 a float32 scale for each row; numbers
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from throughtime.folder import Floats, whole_numbers
+from throughtime.folder import Floats, recipe_beside, whole_numbers
 from throughtime.runtime.model import built, read_parts
 from throughtime.runtime.network import check_weights, given_of
 
@@ -40,6 +40,8 @@ def embed(run: str | Path, weights: str | None = None) -> bytes:
     parts = [_text(weights.encode()), _text(tokenizer.kind.encode())]
     parts += [_number(-1 if tokenizer.unknown is None else tokenizer.unknown), _number(tokenizer.vocabulary_size)]
     parts += [_text(piece) for piece in tokenizer.pieces]
+    recipe = recipe_beside(found.place)
+    parts.append(_text(recipe.text.separator.encode() if recipe else b""))
     parts += [_array(embedding, "float32"), _number(settings.hidden_size), _number(len(layers))]
     for given in (given_of(layer, weights) for layer in layers):
         parts += [_text(given.kernel.encode()), _text(given.weights.encode())]

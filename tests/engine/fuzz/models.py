@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from throughtime.folder import TOKENIZER, Description, write_description, write_weights
-from throughtime.recipe import Model, Text
+from throughtime.folder import RECIPE, TOKENIZER, Description, write_description, write_weights
+from throughtime.recipe import Model, Text, build, to_toml
 from throughtime.runtime.embedded import embed
 from throughtime.runtime.model import shapes
 from throughtime.text.tokenizer import fit
@@ -28,8 +28,8 @@ MODELS = [
 ]
 
 
-def embedded(place: Path, tokens: str, weights: str, values: dict[str, object]) -> bytes:
-    """A model with random weights, by way of its folder."""
+def embedded(place: Path, tokens: str, weights: str, values: dict[str, object], separator: str = "\n") -> bytes:
+    """A model with random weights, by way of its folder, which is left behind."""
     tokenizer = fit(Text(tokens=tokens, minimum_count=1, vocabulary_size=260), [TEXT.encode()])
     settings, rng = Model.model_validate(values), np.random.default_rng(0)
     arrays = {
@@ -40,6 +40,8 @@ def embedded(place: Path, tokens: str, weights: str, values: dict[str, object]) 
     (place / TOKENIZER).write_text(tokenizer.to_json(), "utf-8")
     write_weights(place, arrays)
     write_description(place, Description(settings, tokenizer.vocabulary_size), "0", {})
+    recipe = build({"text": {"tokens": tokens, "separator": separator}})
+    (place / RECIPE).write_text(to_toml(recipe), "utf-8")
     return embed(place, weights)
 
 

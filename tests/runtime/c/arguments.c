@@ -21,6 +21,12 @@ static int count_calls(void* user, const char* bytes, size_t length) {
     return 0;
 }
 
+/* Ends the text at a token that is never to be written. */
+static int find_unknown(void* user, const char* bytes, size_t length) {
+    (void)user;
+    return length == 5 && !memcmp(bytes, "<unk>", 5);
+}
+
 int main(int count, char** arguments) {
     char error[200] = "";
     if (count != 2) return 2;
@@ -101,9 +107,21 @@ int main(int count, char** arguments) {
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
         REFUSED(WRITE(model, state, ids, 1, 5, &refused[i].choice, count_calls) == -1, refused[i].setting);
     for (size_t i = 0; i < tt_state_size(model); i++) EXPECT(state[i] == 0);
+    const float wrong_ends[] = {-1, 0.5f, 1e9f, NAN, INFINITY};
+    for (size_t i = 0; i < sizeof wrong_ends / sizeof *wrong_ends; i++) {
+        state[tt_state_size(model) - 1] = wrong_ends[i];
+        REFUSED(tt_step(model, 0, state, logits) == -1, "the state is none");
+        REFUSED(WRITE(model, state, ids, 1, 5, &usual, count_calls) == -1, "the state is none");
+    }
+    state[tt_state_size(model) - 1] = 0;
     EXPECT(calls == 0);
     EXPECT(WRITE(model, state, ids, 1, 5, &usual, count_calls) == 5 && calls == 5 && !*tt_error());
     EXPECT(WRITE(model, state, ids, 1, 0, &usual, count_calls) == 0 && calls == 5);
+    const double temperatures[] = {0, 5e-324, 1e-300, 1e30, 1e300, 1.7976931348623157e308};
+    for (size_t i = 0; i < sizeof temperatures / sizeof *temperatures; i++) {
+        const tt_choice hot = {temperatures[i], 0, i % 2 ? 0.9 : 1, 0, 1, i};
+        EXPECT(WRITE(model, state, ids, 1, 500, &hot, find_unknown) == 500);
+    }
     free(logits);
     free(state);
     tt_free(model);

@@ -18,6 +18,7 @@
 #include "levels.hpp"
 #include "network.hpp"
 #include "sampler.hpp"
+#include "separator.hpp"
 
 using namespace throughtime;
 
@@ -28,23 +29,37 @@ struct tt_model {
     Tokens kind = OTHERS;
     int64_t unknown = -1;
     int threads = 1;
-    std::vector<std::string> pieces;
+    Separator separator{{}, ""};                            // what tokens stand for, and where documents end
     std::vector<std::pair<std::string, int64_t>> by_piece;  // sorted
 
     // What the first layer makes of every token is looked up where it takes no more than so many bytes.
     tt_model() : network(1 << 24) {}
-    int64_t vocabulary() const { return (int64_t)pieces.size(); }
+    const std::vector<std::string>& pieces() const { return separator.all_pieces(); }
+    int64_t vocabulary() const { return (int64_t)pieces().size(); }
+    int64_t units() const { return network.state_arrays() * network.units(); }
     void check_token(int64_t token) const {
         if (token < 0 || token >= vocabulary())
             throw std::out_of_range("token " + std::to_string(token) + " is not in a vocabulary of " +
                                     std::to_string(vocabulary()));
     }
+    // A state has a number more than the network's: the bytes of the separator that were matched.
+    int64_t matched(const float* state) const {
+        const float found = state[units()];
+        if (!(found >= 0 && found <= (float)separator.size() && found == std::floor(found)))
+            throw std::invalid_argument("the state is none: its last number says how much of the separator was read");
+        return (int64_t)found;
+    }
     void read(int64_t token, float* state, float* logits) const {
-        network.run({1, 1, &token, nullptr, nullptr}, state, state, 1, logits, threads);
+        const int64_t before = matched(state);
+        const uint8_t begins = separator.ended(before);
+        network.run({1, 1, &token, nullptr, &begins}, state, state, 1, logits, threads);
+        state[units()] = (float)separator.after(before, token);
     }
 };
 
 namespace {
+
+constexpr size_t LONGEST_SEPARATOR = 1 << 24;  // what a float counts exactly
 
 // Why the last call of this thread failed.
 thread_local char reason[256];
@@ -80,6 +95,14 @@ T& given(T* pointer, const char* otherwise) {
 
 const tt_model& given(const tt_model* model) { return given(model, "the model is null"); }
 
+// A name in a file, as a terminal may show it.
+std::string shown(const std::string& name) {
+    std::string found = name.substr(0, 32);
+    for (char& byte : found)
+        if (byte < ' ' || byte > '~') byte = '?';
+    return found;
+}
+
 const Level& chosen_level() {
     const char* wanted = getenv("THROUGHTIME_ISA");
     const std::vector<const Level*> found = levels();
@@ -102,11 +125,15 @@ void read_vocabulary(Fields& fields, tt_model& model) {
     model.unknown = fields.number();
     const int64_t V = fields.count("the number of tokens");
     check(model.unknown >= -1 && model.unknown < V, "the file is damaged: the unknown token is out of range");
+    std::vector<std::string> pieces;
     for (int64_t i = 0; i < V; i++) {
-        model.pieces.push_back(fields.text());
-        if (i != model.unknown) model.by_piece.emplace_back(model.pieces.back(), i);
+        pieces.push_back(fields.text());
+        if (i != model.unknown) model.by_piece.emplace_back(pieces.back(), i);
     }
     std::sort(model.by_piece.begin(), model.by_piece.end());
+    std::string separator = fields.text();
+    check(separator.size() <= LONGEST_SEPARATOR, "the file is damaged: the separator is too long");
+    model.separator = Separator(std::move(pieces), std::move(separator));
 }
 
 std::unique_ptr<tt_model> load(const char* path, int threads) {
@@ -121,7 +148,9 @@ std::unique_ptr<tt_model> load(const char* path, int threads) {
     read_vocabulary(fields, *model);
     const auto kernel_of = [&](const std::string& cell, const std::string& held) -> const Recurrence& {
         const Recurrence* found = recurrence_of(level, cell, held);
-        if (!found) throw std::runtime_error("the library has no kernel for " + cell + " with weights in " + held);
+        if (!found)
+            throw std::runtime_error("the library has no kernel for " + shown(cell) + " with weights in " +
+                                     shown(held));
         return *found;
     };
     const int64_t V = model->vocabulary();
@@ -225,16 +254,13 @@ int64_t tt_vocabulary(const tt_model* model) {
 }
 
 size_t tt_state_size(const tt_model* model) {
-    return guarded<size_t>(0, [&] {
-        const Network& network = given(model).network;
-        return (size_t)(network.state_arrays() * network.units());
-    });
+    return guarded<size_t>(0, [&] { return (size_t)given(model).units() + 1; });
 }
 
 const char* tt_piece(const tt_model* model, int64_t token, size_t* length) {
     return guarded<const char*>(nullptr, [&] {
         given(model).check_token(token);
-        const std::string& piece = model->pieces[token];
+        const std::string& piece = model->pieces()[token];
         given(length, "length is null") = piece.size();
         return piece.data();
     });
@@ -263,6 +289,7 @@ int64_t tt_generate(const tt_model* model, float* state, const int64_t* prompt, 
         check(count > 0, "a prompt needs at least one token");
         check(tokens >= 0, "tokens must not be negative");
         for (int64_t i = 0; i < count; i++) given(model).check_token(prompt[i]);
+        model->matched(state);
         Sampler sampler = sampler_of(*model, given(choice, "choice is null"));
         std::vector<float> logits(model->vocabulary());
         for (int64_t i = 0; i < count; i++) {
@@ -272,7 +299,7 @@ int64_t tt_generate(const tt_model* model, float* state, const int64_t* prompt, 
         for (int64_t written = 0; written < tokens; written++) {
             const int64_t token = sampler.choose(logits.data());
             check(token >= 0, "no token that is allowed can follow");
-            const std::string& piece = model->pieces[token];
+            const std::string& piece = model->pieces()[token];
             if (sink(user, piece.data(), piece.size())) return written + 1;
             model->read(token, state, logits.data());
         }

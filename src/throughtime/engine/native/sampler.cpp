@@ -22,6 +22,12 @@ uint64_t random_bits(uint64_t seed, uint64_t n) {
 constexpr int64_t ENTRIES_A_THREAD = 1 << 10;
 
 constexpr float NEVER = -std::numeric_limits<float>::infinity();
+constexpr float LARGEST = std::numeric_limits<float>::max();
+
+// As a float that is neither 0 nor infinite: a logit multiplied by it is never NaN.
+float within(double factor) {
+    return (float)std::min(std::max(factor, (double)std::numeric_limits<float>::min()), (double)LARGEST);
+}
 
 }  // namespace
 
@@ -40,7 +46,14 @@ Sampler::Sampler(const Choice& choice, int64_t V, std::vector<uint8_t> allowed)
 }
 
 void Sampler::see(int64_t token) {
-    if (!seen.empty()) seen[token] = 1;
+    if (token >= 0 && token < (int64_t)seen.size()) seen[token] = 1;
+}
+
+std::vector<int64_t> Sampler::tokens_seen() const {
+    std::vector<int64_t> tokens;
+    for (int64_t token = 0; token < (int64_t)seen.size(); token++)
+        if (seen[token]) tokens.push_back(token);
+    return tokens;
 }
 
 double Sampler::uniform() {
@@ -50,21 +63,26 @@ double Sampler::uniform() {
 
 int64_t Sampler::choose(float* logits) {
     const int64_t V = vocabulary;
+    const float rise = within(choice.repetition_penalty), fall = within(1 / choice.repetition_penalty);
     for (int64_t i = 0; i < (int64_t)seen.size(); i++)
-        if (seen[i]) logits[i] *= (float)(logits[i] > 0 ? 1 / choice.repetition_penalty : choice.repetition_penalty);
+        if (seen[i] && std::isfinite(logits[i]))
+            logits[i] = std::min(std::max(logits[i] * (logits[i] > 0 ? fall : rise), -LARGEST), LARGEST);
     for (int64_t i = 0; i < (int64_t)allowed.size(); i++)
         if (!allowed[i]) logits[i] = NEVER;
-    const int64_t best = std::max_element(logits, logits + V) - logits;
-    if (!(logits[best] > NEVER)) return -1;
-    int64_t token = best;
+    int64_t token = -1;
+    float highest = NEVER;
+    for (int64_t i = 0; i < V; i++)
+        if (logits[i] > highest) highest = logits[i], token = i;
+    if (token < 0 || !std::isfinite(highest)) return -1;
     if (choice.temperature > 0) {
-        const double scale = 1 / choice.temperature, most = logits[best];
+        const double most = highest;
         // Beyond this no draw of 53 bits would ever end.
-        const float least =
-            (float)(most + std::max(std::log(std::max(choice.min_p, 1e-300)), -64.0) * choice.temperature);
+        double least = most + std::max(std::log(std::max(choice.min_p, 1e-300)), -64.0) * choice.temperature;
+        if (!(least <= most)) least = most;  // a share above 1, or none
+        if (least < -LARGEST) least = -LARGEST;
         candidates.clear();
         for (int64_t i = 0; i < V; i++)
-            if (logits[i] >= least) candidates.emplace_back(logits[i], (int32_t)i);
+            if (logits[i] >= (float)least) candidates.emplace_back(logits[i], (int32_t)i);
         const auto likelier = [](const auto& a, const auto& b) {
             return a.first > b.first || (a.first == b.first && a.second < b.second);
         };
@@ -77,7 +95,7 @@ int64_t Sampler::choose(float* logits) {
         weights.resize(count);
         double total = 0;
         for (size_t i = 0; i < count; i++) {
-            weights[i] = std::exp((candidates[i].first - most) * scale);
+            weights[i] = std::exp((candidates[i].first - most) / choice.temperature);
             total += weights[i];
         }
         if (choice.top_p < 1) {

@@ -16,12 +16,11 @@ struct Choice {
     uint64_t seed = 0;
 };
 
-// One lane's way of choosing. The n-th draw depends on the seed and on n alone.
+// One lane's way of choosing. The n-th draw depends on the seed and on n alone. Not for two threads at once.
 class Sampler {
     Choice choice;
     std::vector<uint8_t> allowed;  // [V], or empty: all
     std::vector<uint8_t> seen;     // [V], only where repetition is penalised
-    uint64_t drawn = 0;
     std::vector<std::pair<float, int32_t>> candidates;
     std::vector<double> weights;  // theirs
 
@@ -30,8 +29,11 @@ class Sampler {
  public:
     // Throws std::invalid_argument where a setting is out of range.
     Sampler(const Choice& choice, int64_t V, std::vector<uint8_t> allowed);
-    void see(int64_t token);        // a token of the prompt
-    int64_t choose(float* logits);  // it may change them; -1: none is allowed
+    void see(int64_t token);                   // one that was read; what is no token is ignored
+    int64_t choose(float* logits);             // it may change them; -1: no token that is allowed has a finite logit
+    std::vector<int64_t> tokens_seen() const;  // ascending; none where repetition is not penalised
+    uint64_t seed() const { return choice.seed; }
+    uint64_t drawn = 0;  // number of the next draw
     int64_t vocabulary;
 };
 
