@@ -14,6 +14,7 @@ from typing import Any
 from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.recipe import Recipe, Text, expanded
 from throughtime.text.dataset import Dataset, prepare
+from throughtime.text.sources import BUILTIN, STANDARD_INPUT
 from throughtime.training.learner import check_model, cut
 from throughtime.training.lock import locked
 from throughtime.training.optimiser import Budget
@@ -21,7 +22,6 @@ from throughtime.training.ranks import Ranks
 from throughtime.training.resume import check, circumstances, ended, find_checkpoint, refuse_finished
 from throughtime.training.run import free_folder
 
-STANDARD_INPUT = "-"
 INPUT_SECONDS = 10.0
 """Seconds that a run which is to go on waits for its text on standard input, where that was not named."""
 
@@ -71,8 +71,8 @@ def refuse_streams(text: Text, processes: int) -> None:
     """Refuse texts that can be read only once where several processes would read them (SettingError)."""
     for name in (*text.sources, *text.valid, *text.test) if processes > 1 else ():
         path = expanded(name)
-        if name == STANDARD_INPUT or (path.exists() and not (path.is_file() or path.is_dir())):
-            what = "standard input" if name == STANDARD_INPUT else name
+        if name in STANDARD_INPUT or (path.exists() and not (path.is_file() or path.is_dir())):
+            what = "standard input" if name in STANDARD_INPUT else name
             raise SettingError(
                 f"{what} can be read only once, and {processes} processes read the text; write it to a file"
             )
@@ -89,7 +89,7 @@ def await_input(text: Text, changes: Mapping[str, Any], folder: Path) -> None:
     for split, names in (("sources", text.sources), ("valid", text.valid), ("test", text.test)):
         for name in names:
             path = Path(name)
-            if name == STANDARD_INPUT:
+            if name in STANDARD_INPUT:
                 _await_standard_input(folder, named=split in named)
             elif split not in named and path.exists() and not (path.is_file() or path.is_dir()):
                 raise ThroughtimeError(
@@ -122,7 +122,7 @@ def prepare_again(text: Text, folder: Path) -> Dataset:
         return prepare(text)
     except ThroughtimeError as error:
         names = (*text.sources, *text.valid, *text.test)
-        if all(name == STANDARD_INPUT or name.startswith("builtin") or expanded(name).exists() for name in names):
+        if all(name in (*STANDARD_INPUT, *BUILTIN) or expanded(name).exists() for name in names):
             raise
         raise type(error)(
             f"{error}; where the text has moved, name it anew: throughtime train TEXT --out {folder} --resume"
