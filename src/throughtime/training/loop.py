@@ -39,7 +39,7 @@ from throughtime.training.learner import Arrays, Learner, Step
 from throughtime.training.optimiser import Budget
 from throughtime.training.ranks import OverRanks, Ranks, whole
 from throughtime.training.resume import check, circumstances, ended, identity, refuse_finished, share, store
-from throughtime.training.run import save_model
+from throughtime.training.run import Whereabouts, save_model
 from throughtime.training.signs import Signs, as_facts, warnings
 from throughtime.training.validation import Load, Schedule, ScheduleByClock, ScheduleBySteps
 from throughtime.training.watch import Watch
@@ -87,6 +87,7 @@ class Trainer:
         self.schedule = self._make_schedule()
         self.checkpoints = store(folder, recipe)
         self.seconds = self.written_at = 0.0
+        self.whereabouts = Whereabouts(folder) if ranks.leads else None
 
     def run(self, start: Checkpoint | None) -> Result:
         """Train until the budget is used up, from the checkpoint that the process that leads has, or the beginning."""
@@ -100,6 +101,7 @@ class Trainer:
                 self.seconds, interrupted, terminated = self._step(
                     before, [seconds, wish() == "interrupted", wish() == "terminated"]
                 )
+                self._check_folder()
                 progress = self._progress()
                 self.display.show(self._moment(progress))
                 if int(progress * ENTRIES) > int(before * ENTRIES):
@@ -122,6 +124,10 @@ class Trainer:
                 self._enter()
                 self._validate()
         return self._end(ending)
+
+    def _check_folder(self) -> None:
+        if self.whereabouts is not None:
+            self.whereabouts.check()
 
     def _progress(self) -> float:
         return self.budget.progress(self.learner.counts.steps, self.seconds)
@@ -386,6 +392,7 @@ class Trainer:
 
     def _end(self, ending: str) -> Result:
         """Measure the best model, and write what sums the run up."""
+        self._check_folder()
         if not self.best:
             raise ThroughtimeError(
                 f"training diverged: none of the validations of {self.folder} gave a finite loss, so there is no best "

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -53,6 +53,29 @@ def load(run: str | Path) -> Loaded:
     tokenizer = tokenizers.load(place.home / folders.TOKENIZER)
     model = load_model(place.folder, tokenizer.vocabulary_size)
     return Loaded(model, tokenizer, folders.recipe_beside(place), place.folder)
+
+
+@final
+class Whereabouts:
+    """Remembers which folder lies under the path of a run folder, so that no other is written to."""
+
+    def __init__(self, folder: Path):
+        self._folder, self._identity = folder, self._look()
+
+    def check(self) -> None:
+        """Raise a ThroughtimeError where the folder was moved or removed since."""
+        if self._look() != self._identity:
+            raise ThroughtimeError(
+                f"the run folder {self._folder} was moved or removed while its training ran, which ends here; where it "
+                "was moved, it goes on from its last checkpoint with --resume and its new name as --out"
+            )
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = self._folder.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
 
 def free_folder(out: str | Path | None, text: Text) -> Path:
