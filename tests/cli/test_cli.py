@@ -16,28 +16,7 @@ import throughtime
 from throughtime import recipe as recipes
 from throughtime.cli.main import COMMANDS, main
 
-SMALL = """--hidden 8 --steps 6 --set streams.lanes=2 --set streams.window=8 --set training.validations=2
-           --set training.sample_tokens=10 --set training.threads=1""".split()  # noqa: SIM905
-
-
-@pytest.fixture
-def call(capfd):
-    """Run the command line in this process: exit code, standard output, standard error."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        return left.value.code, out, err
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "my.txt"
-    path.write_text("Once upon a time there was a wörd.\n" * 50)
-    return path
+from .conftest import SMALL
 
 
 @pytest.fixture(scope="module")
@@ -224,15 +203,6 @@ def test_inspect_reads_what_was_held_out_and_writes_into_the_run(call, run):
     assert (run / "report.html").exists()
 
 
-@pytest.fixture(scope="module")
-def run_of_bytes(text):
-    folder = text.parent / "bytes"
-    with pytest.raises(SystemExit) as left:
-        main(["train", str(text), "--tokens", "byte", "--out", str(folder), *SMALL])
-    assert left.value.code == 0
-    return folder
-
-
 def test_compress_and_back(call, run_of_bytes, run, text, tmp_path):
     content = text.read_bytes() + bytes(range(256))
     file = tmp_path / "my.txt"
@@ -376,6 +346,7 @@ def test_a_run_goes_on_with_its_own_settings(call, text, tmp_path):
 def test_a_reader_that_has_seen_enough_is_no_error(run):
     command = f"{sys.executable} -m throughtime score {run} {run.parent / 'my.txt'} | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
     assert done.stdout.split() == ["-", "'O'"]
     assert "Traceback" not in done.stderr
     assert "Broken pipe" not in done.stderr

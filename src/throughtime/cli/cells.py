@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
+
+from throughtime.cli.streams import say, say_json
 
 
 @click.command("cells", short_help="List the cells, their equations and sizes.")
@@ -29,11 +29,13 @@ def command(input_size: int, hidden: int, as_json: bool) -> None:
             "reason": cell.reason,
         }
     if as_json:
-        click.echo(json.dumps({"input_size": input_size, "hidden_size": hidden, "cells": found}))
+        say_json({"input_size": input_size, "hidden_size": hidden, "cells": found})
         return
     for name, facts in found.items():
-        click.echo(
+        say(
             f"{name}: {facts['parameters']:,} parameters at D={input_size}, H={hidden}; run by {facts['engine']} "
             f"({facts['reason']})"
         )
-        click.echo("".join(f"    {line}\n" for line in str(facts["equations"]).splitlines()))
+        for line in str(facts["equations"]).splitlines():
+            say(f"    {line}")
+        say()

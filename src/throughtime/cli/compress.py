@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from throughtime.cli.run_argument import new_file, weights_option
+from throughtime.cli.output import new_file, sum_up
+from throughtime.cli.run_argument import weights_option
 
 SUFFIX = ".tt"
 
@@ -31,11 +32,10 @@ def command(file: Path, run: Path, out: Path | None, adapt: bool, force: bool, w
     model = runtime.load(run, weights)
     out = out or file.with_name(file.name + SUFFIX)
     began = time.perf_counter()
-    with file.open("rb") as source, new_file(out, force) as target:
+    with file.open("rb") as source, new_file(out, force, [file]) as target:
         sizes = compress(model, source, target, adapt)
     seconds = time.perf_counter() - began
     bits = 8 * sizes.compressed / sizes.content if sizes.content else 0.0
-    click.echo(
-        f"{out}: {sizes.content:,} to {sizes.compressed:,} bytes, {bits:.3f} bits a byte, "
-        f"{sizes.content / seconds / 1e3:,.0f} kB/s"
-    )
+    speed = sizes.content / seconds / 1e3
+    line = f"{out}: {sizes.content:,} to {sizes.compressed:,} bytes, {bits:.3f} bits a byte, {speed:,.0f} kB/s"
+    sum_up(out, [line])

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from throughtime.cli.compress import SUFFIX
-from throughtime.cli.run_argument import new_file
+from throughtime.cli.output import new_file, sum_up
 
 
 @click.command("decompress", short_help="Bring back what was compressed.")
@@ -26,11 +26,11 @@ def command(file: Path, run: Path, out: Path | None, force: bool) -> None:
 
     if out is None and file.suffix != SUFFIX:
         raise click.UsageError(f"{file} does not end in {SUFFIX}: name the file to write with --out")
+    out, size = out or file.with_suffix(""), 0
     with open_regular(file) as source:
         weights = read_header(source).weights
         source.seek(0)
-        with new_file(out or file.with_suffix(""), force) as target:
+        with new_file(out, force, [file]) as target:
             for content in decompress(runtime.load(run, weights), source):
-                target.write(content)
-            size = target.tell()
-    click.echo(f"{out or file.with_suffix('')}: {size:,} bytes")
+                size += target.write(content)
+    sum_up(out, [f"{out}: {size:,} bytes"])

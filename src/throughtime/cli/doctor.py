@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Any
 
 import click
 
+from throughtime.cli.streams import say, say_json
 from throughtime.machine import processor, usable_threads
 from throughtime.untrusted import printable
 from throughtime.version import VERSION
@@ -24,12 +24,12 @@ def command(as_json: bool) -> None:
     """Say which versions are here, on which processor, what runs the cells, what is missing and how to get it."""
     report = examine()
     if as_json:
-        click.echo(json.dumps(report))
+        say_json(report)
         return
     for key, value in report.items():
         if isinstance(value, dict):
             value = ", ".join(f"{name} {fact}" for name, fact in value.items())
-        click.echo(f"{key:<10}{', '.join(value) if isinstance(value, list) else value}")
+        say(f"{key:<10}{', '.join(value) if isinstance(value, list) else value}")
 
 
 def examine() -> dict[str, Any]:

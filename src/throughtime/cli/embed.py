@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from throughtime.cli.run_argument import new_file, run_argument, weights_option
+from throughtime.cli.output import new_file, sum_up
+from throughtime.cli.run_argument import run_argument, weights_option
 
 
 @click.command("embed", short_help="Write a model as one file for a C program.")
@@ -23,10 +24,14 @@ def command(run: Path, out: Path, force: bool, weights: str | None) -> None:
     from throughtime.runtime.embedded import embed
 
     content = embed(run, weights)
-    with new_file(out, force) as file:
+    with new_file(out, force, [folder.find(run).folder / folder.WEIGHTS]) as file:
         file.write(content)
     package = Path(folder.__file__).parent
     library = package / "lib" / "libthroughtime.a"
-    click.echo(f"{out}: {len(content):,} bytes")
-    click.echo(f"header:  {package / 'include' / 'throughtime.h'}")
-    click.echo(f"library: {library if library.exists() else 'none: the package was installed without a C++ compiler'}")
+    found = library if library.exists() else "none: the package was installed without a C++ compiler"
+    lines = [
+        f"{out}: {len(content):,} bytes",
+        f"header:  {package / 'include' / 'throughtime.h'}",
+        f"library: {found}",
+    ]
+    sum_up(out, lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -15,6 +14,7 @@ from throughtime.cli.run_argument import (
     text_argument,
     weights_option,
 )
+from throughtime.cli.streams import say, say_json
 
 
 @click.command("evaluate", short_help="Measure a model on a text.")
@@ -40,13 +40,13 @@ def command(
 
     found, kind = evaluate(opened.model.network, ids, lanes), opened.model.tokenizer.kind
     if as_json:
-        click.echo(json.dumps({"text": name, **found.as_dict()}))
+        say_json({"text": name, **found.as_dict()})
         return
-    click.echo(f"{name}: {found.tokens:,} tokens of {kind}, {found.bytes:,} bytes, read in {found.reading}")
-    click.echo(f"nats per token  {found.nats_per_token:.6f}")
-    click.echo(f"perplexity      {found.perplexity:.6f} per {kind}")
+    say(f"{name}: {found.tokens:,} tokens of {kind}, {found.bytes:,} bytes, read in {found.reading}")
+    say(f"nats per token  {found.nats_per_token:.6f}")
+    say(f"perplexity      {found.perplexity:.6f} per {kind}")
     if found.bits_per_char is not None:
-        click.echo(f"bits per char   {found.bits_per_char:.6f}")
-    click.echo(f"bits per byte   {found.bits_per_byte:.6f}")
+        say(f"bits per char   {found.bits_per_char:.6f}")
+    say(f"bits per byte   {found.bits_per_byte:.6f}")
     if found.unknown:
-        click.echo(f"unknown         {found.unknown / found.tokens:.3%} of the tokens; their spelling is in the bits")
+        say(f"unknown         {found.unknown / found.tokens:.3%} of the tokens; their spelling is in the bits")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from throughtime.cli.run_argument import encoding_option, new_file, open_text, run_argument, text_argument
+from throughtime.cli.output import new_file, sum_up
+from throughtime.cli.run_argument import encoding_option, open_text, run_argument, text_argument
+from throughtime.cli.streams import say_error, say_json
 
 REPORT = "report.html"
 
@@ -27,9 +28,10 @@ def command(run: Path, text: str | None, encoding: str | None, out: Path | None,
     """
     import torch
 
+    from throughtime.folder import WEIGHTS
     from throughtime.probe import summary
     from throughtime.probe.inspection import inspect
-    from throughtime.probe.report.html import is_report, render
+    from throughtime.probe.report.html import is_report, journal_of, render
     from throughtime.training.run import load
 
     # Most of the work is many small products, which gain little from a second thread; and threads that wait for one
@@ -38,13 +40,15 @@ def command(run: Path, text: str | None, encoding: str | None, out: Path | None,
     loaded = load(run)
     name, ids = open_text(loaded, text, encoding)
     out = out or run / REPORT
-    with new_file(out, force=force or is_report(out)) as file:
+    sources: list[Path | str] = [loaded.folder / WEIGHTS, *([text] if text else [])]
+    with new_file(out, force or is_report(out), sources) as file:
         found = inspect(loaded, name, ids)
         page = render(found).encode()
         file.write(page)
+    journal = journal_of(found)
+    for note in journal.notes if journal else ():
+        say_error(note)
     if as_json:
-        click.echo(json.dumps(summary.as_json(found)))
+        say_json(summary.as_json(found))
         return
-    for line in summary.lines(found):
-        click.echo(line)
-    click.echo(f"report: {out} ({len(page) / 1e6:.1f} MB)")
+    sum_up(out, [*summary.lines(found), f"report: {out} ({len(page) / 1e6:.1f} MB)"])

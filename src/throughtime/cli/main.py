@@ -6,14 +6,17 @@ runs. Exit codes: 0 done, 1 the job failed, 2 wrong usage, 130 interrupted, 143 
 
 from __future__ import annotations
 
-import os
+import errno
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import click
 
+from throughtime.cli import streams
 from throughtime.errors import SettingError, TerminationError, ThroughtimeError
 from throughtime.machine import rank
 from throughtime.version import VERSION
@@ -51,6 +54,25 @@ class Commands(click.Group):
             command.params.append(TRACEBACK)
         return command
 
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
+        with _reader_told():
+            return super().make_context(*arguments, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _reader_told():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _reader_told() -> Iterator[None]:
+    """A reader of standard output that has closed it, kept from click, which would leave with exit code 1."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EPIPE:
+            raise
+        raise streams.ReaderGoneError from None
+
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(VERSION, message="%(prog)s %(version)s")
@@ -63,18 +85,20 @@ group.params.append(TRACEBACK)
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
+    streams.open_standard_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         code: Any = group.main(arguments, prog_name="throughtime", standalone_mode=False)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.flush()
+    except streams.ReaderGoneError:
         code = 0
     except (Exception, KeyboardInterrupt) as error:
         if "--traceback" in arguments:
-            traceback.print_exc()
+            streams.say_error(traceback.format_exc().rstrip(), several_lines=True)
         message, code = _explain(error)
-        click.echo(f"rank {rank()}: {message}" if rank() else message, err=True)
+        shows_help = isinstance(error, click.exceptions.NoArgsIsHelpError)
+        streams.say_error(f"rank {rank()}: {message}" if rank() else message, several_lines=shows_help)
+    streams.drop_unwritten()
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import click
+
+from throughtime.cli.streams import say_error
+from throughtime.untrusted import is_utf8
 
 if TYPE_CHECKING:
     from throughtime.recipe import Recipe
@@ -39,6 +41,14 @@ encoding_option: Decorator = click.option(
     callback=_known_encoding,
     help="Encoding of TEXT; default: as the run's texts have it.",
 )
+
+
+def utf8(_: click.Context, __: click.Parameter, given: Any) -> Any:
+    """Callback of options that take text, unlike the name of a file, of which every one must be UTF-8."""
+    for text in given if isinstance(given, tuple) else (given or "",):
+        if not is_utf8(text):
+            raise click.BadParameter(f"{text!r} is not UTF-8")
+    return given
 
 
 class Opened(NamedTuple):
@@ -96,27 +106,11 @@ def open_text(opened: Belongings, text: str | None, encoding: str | None = None)
         )
         ids, notes = tokenise([text], opened.tokenizer, settings)
         for note in notes:
-            click.echo(note, err=True)
+            say_error(note)
     elif opened.recipe is None:
         raise ThroughtimeError(f"{opened.folder} has no recipe.toml that says what was held out; name a text")
     else:
         text, ids = held_out(opened.recipe.text, opened.tokenizer, folder.text_digests(opened.folder))
     if len(ids) < 2:
         raise ThroughtimeError(f"{printable(text)} has {len(ids)} token; with fewer than 2 there is nothing to predict")
-    return printable(text), ids
-
-
-@contextmanager
-def new_file(path: Path, force: bool) -> Iterator[BinaryIO]:
-    """A file to write, which appears under its name when all is written, or not at all.
-
-    Raises:
-        ThroughtimeError: where there is one of that name already, unless `force`.
-    """
-    from throughtime import durable
-    from throughtime.errors import ThroughtimeError
-
-    if path.exists() and not force:
-        raise ThroughtimeError(f"{path} is there already; name another with --out, or give --force")
-    with durable.new_file(path) as file:
-        yield file
+    return text, ids

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from throughtime.cli.run_argument import (
     text_argument,
     weights_option,
 )
+from throughtime.cli.streams import say, say_error, say_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,11 +48,11 @@ def command(run: Path, text: str | None, encoding: str | None, weights: str | No
     tokens = [opened.model.tokenizer.decode([index]) for index in ids.read(0, len(ids)).tolist()]
     if as_json:
         scores = [None, *(round(value, 6) for value in bits.tolist())]
-        click.echo(json.dumps({"text": name, "tokens": tokens, "bits": scores, "total_bits": float(bits.sum())}))
+        say_json({"text": name, "tokens": tokens, "bits": scores, "total_bits": float(bits.sum())})
         return
     for token, score in zip(tokens, ["-", *(f"{value:.3f}" for value in bits.tolist())], strict=True):
-        click.echo(f"{score:>8}  {token!r}")
-    click.echo(f"{bits.sum():.3f} bits in {len(bits):,} tokens, {bits.mean():.3f} a token", err=True)
+        say(f"{score:>8}  {token!r}")
+    say_error(f"{bits.sum():.3f} bits in {len(bits):,} tokens, {bits.mean():.3f} a token")
 
 
 def _blocks(ids: TokenIds) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:

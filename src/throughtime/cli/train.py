@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from throughtime.cli.streams import say, say_error, say_in_the_end, say_text
 from throughtime.machine import rank
 
 if TYPE_CHECKING:
@@ -91,12 +92,13 @@ def command(
         return
     settings = recipes.build(changes)
     if print_recipe:
-        click.echo(recipes.to_toml(settings), nl=False)
+        say_text(recipes.to_toml(settings))
         return
     if not settings.text.sources:
         raise click.UsageError("no text is named: give TEXT, or `builtin` for the text that Python carries")
     if dry_run:
-        click.echo("\n".join(_training().dry_run(settings)))
+        for line in _training().dry_run(settings):
+            say(line)
         return
     if processes > 1 and out is None:
         raise click.UsageError("--processes needs --out: were they started again, the run would be hard to find")
@@ -132,7 +134,7 @@ def _train(job: Callable[[], Result], check: Callable[[], None], processes: int)
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    say_error(line)
 
 
 def _checks() -> ModuleType:
@@ -166,8 +168,8 @@ def _report(result: Result) -> None:
             f"({found.nats_per_token:.4f} nats), {found.bits_per_byte:.4f} bits per byte"
         )
     if result.sample:
-        lines += ["sample:", quoted(result.sample)]
+        lines += ["sample:", *quoted(result.sample).split("\n")]
     lines += [f"curve:  {result.folder / 'curve.svg'}", f"run:    {result.folder}"]
-    click.echo("\n".join(lines))
+    say_in_the_end(lines)
     if result.ending == "interrupted":
         raise KeyboardInterrupt
