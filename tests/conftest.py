@@ -7,6 +7,8 @@ import os
 import pytest
 import torch
 
+pytest_plugins = ["writes"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
