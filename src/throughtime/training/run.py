@@ -60,7 +60,8 @@ class Whereabouts:
     """Remembers which folder lies under the path of a run folder, so that no other is written to."""
 
     def __init__(self, folder: Path):
-        self._folder, self._identity = folder, self._look()
+        self._folder = folder
+        self._identity = self._look()
 
     def check(self) -> None:
         """Raise a ThroughtimeError where the folder was moved or removed since."""
