@@ -19,7 +19,7 @@ from safetensors.numpy import save
 
 from throughtime.durable import READ_WRITE, replace_file
 from throughtime.errors import ThroughtimeError
-from throughtime.recipe import Model, Recipe, build, read
+from throughtime.recipe import Model, Recipe, load
 from throughtime.untrusted import parse_json, read_file
 
 FORMAT = 1
@@ -67,7 +67,7 @@ def find(run: str | Path) -> Place:
 def recipe_beside(place: Place) -> Recipe | None:
     """The recipe a model was trained by; None for a model folder outside its run."""
     path = place.home / RECIPE
-    return build(read(str(path))) if path.exists() else None
+    return load(path) if path.exists() else None
 
 
 def text_digests(folder: Path) -> dict[str, str]:

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from throughtime.cli.run_argument import (
+    Opened,
     encoding_option,
-    open_run,
+    open_run_or_pytorch,
     open_text,
     run_argument,
     text_argument,
@@ -33,12 +34,18 @@ def command(
     depend on --lanes, only the time does. Bits per byte are of the text, whatever a token is: where the vocabulary
     lacks a token, spelling it is charged.
     """
-    opened = open_run(run, weights)
+    opened = open_run_or_pytorch(run, weights)
     name, ids = open_text(opened, text, encoding)
 
-    from throughtime.objective.evaluation import evaluate
+    from throughtime.objective.evaluation import Predictor, evaluate
 
-    found, kind = evaluate(opened.model.network, ids, lanes), opened.model.tokenizer.kind
+    if isinstance(opened, Opened):
+        predictor: Predictor = opened.model.network
+    else:
+        from throughtime.training.evaluation import InTraining
+
+        predictor = InTraining(opened.model)
+    found, kind = evaluate(predictor, ids, lanes), opened.tokenizer.kind
     if as_json:
         say_json({"text": name, **found.as_dict()})
         return

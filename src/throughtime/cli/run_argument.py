@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from throughtime.runtime import Model
     from throughtime.text.ids import TokenIds
     from throughtime.text.tokenizer import Tokenizer
+    from throughtime.training.run import Loaded
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 run_argument: Decorator = click.argument("run", type=click.Path(path_type=Path))
@@ -82,6 +83,20 @@ def open_run(run: Path, weights: str | None = None) -> Opened:
 
     place = folder.find(run)
     return Opened(runtime.load(run, weights), folder.recipe_beside(place), place.folder)
+
+
+def open_run_or_pytorch(run: Path, weights: str | None) -> Opened | Loaded:
+    """The same; where the cell has no kernel, the model in PyTorch."""
+    from throughtime.runtime.network import NoKernelError
+
+    try:
+        return open_run(run, weights)
+    except NoKernelError:
+        if weights is not None:
+            raise
+        from throughtime.training.run import load
+
+        return load(run)
 
 
 def open_text(opened: Belongings, text: str | None, encoding: str | None = None) -> tuple[str, TokenIds]:

@@ -30,6 +30,10 @@ TABLE_BYTES = 1 << 24
 """Where what the first layer makes of every token takes no more than this, it is made once and looked up."""
 
 
+class NoKernelError(SettingError):
+    """A cell that PyTorch can run, where it is registered, and the runtime cannot."""
+
+
 class Layer(NamedTuple):
     """A cell: its name, its arrays by their names, its options where they decide the kernel."""
 
@@ -216,10 +220,13 @@ def form_of(cell: str) -> Form:
     """How a cell runs.
 
     Raises:
-        SettingError: where the runtime does not know it.
+        NoKernelError: where the runtime does not know it.
     """
     if cell not in FORMS:
-        raise SettingError(f"the runtime has no kernel for the cell {cell!r}; it has {', '.join(FORMS)}")
+        raise NoKernelError(
+            f"the runtime has no kernel for the cell {cell!r}; it has {', '.join(FORMS)}; `throughtime evaluate` and "
+            "`generate` run other cells by PyTorch"
+        )
     return FORMS[cell]
 
 
