@@ -19,6 +19,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ELSEWHERE = {
     "cli/streams.py": {"os.open", "open"},  # the null device, in place of closed standard streams
     "training/curve.py": {"savefig"},  # into memory
+    "training/launcher.py": {  # where processes find each other, and what they say: gone with the training
+        "tempfile.TemporaryDirectory",
+        "tempfile.TemporaryFile",
+    },
     "text/cache.py": {"mkdir", "unlink"},  # folders and entries of the cache, which may be deleted at any time
 }
 """Calls that stay where they are, and why."""

@@ -130,11 +130,7 @@ def _train(job: Callable[[], Result], check: Callable[[], None], processes: int)
     else:
         check()
         # -P: what lies in the working directory is not taken for a module
-        sys.exit(launcher.launch([sys.executable, "-P", "-m", "throughtime", *sys.argv[1:]], processes, _say))
-
-
-def _say(line: str) -> None:
-    say_error(line)
+        sys.exit(launcher.launch([sys.executable, "-P", "-m", "throughtime", *sys.argv[1:]], processes, say_error))
 
 
 def _checks() -> ModuleType:

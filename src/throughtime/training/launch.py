@@ -6,7 +6,7 @@ import os
 import platform
 from pathlib import Path
 
-from throughtime.durable import replace_file
+from throughtime.durable import remove_file, replace_file
 from throughtime.errors import ThroughtimeError
 from throughtime.training.ranks import Ranks
 from throughtime.untrusted import read_text
@@ -31,7 +31,8 @@ def claim(folder: Path) -> None:
 
 def release(folder: Path) -> None:
     """Remove the note: the run is at its end, and nothing is to go on with it."""
-    (folder / LAUNCH).unlink(missing_ok=True)
+    if (folder / LAUNCH).exists():
+        remove_file(folder / LAUNCH)
 
 
 def _written(folder: Path) -> str | None:
