@@ -82,14 +82,22 @@ def without_pytorch(code: str, *arguments: str) -> subprocess.CompletedProcess[s
     )
 
 
-def model_folder(path: Path, text: str, tokens: str = "char", spread: float = 0.0, seed: int = 0, **values: Any):
+def model_folder(
+    path: Path,
+    text: str,
+    tokens: str = "char",
+    spread: float = 0.0,
+    seed: int = 0,
+    separator: str | None = None,
+    **values: Any,
+):
     """A model folder with random weights, moved by as much as `spread`; and the model."""
     tokenizer = fit(Text(tokens=tokens, minimum_count=1, vocabulary_size=300), [text.encode()])
     model = LanguageModel(Model(**values), tokenizer.vocabulary_size, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += torch.empty_like(parameter).normal_(0, spread, generator=torch.Generator().manual_seed(1))
-    save_model(path, model, {})
+    save_model(path, model, {}, tokenizer=tokenizer, separator=separator)
     (path / "tokenizer.json").write_text(tokenizer.to_json(), "utf-8")
     return path, model
 

@@ -6,7 +6,8 @@ Reading it trusts nothing: what is missing, damaged or does not belong to the re
 from __future__ import annotations
 
 import hashlib
-import json
+import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,13 +20,16 @@ from safetensors.numpy import save
 
 from throughtime.durable import READ_WRITE, replace_file
 from throughtime.errors import ThroughtimeError
-from throughtime.recipe import Model, Recipe, load
-from throughtime.untrusted import parse_json, read_file
+from throughtime.recipe import Model, Recipe, Text, load, read
+from throughtime.untrusted import open_regular, parse_json, printable, read_file, to_json
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION, TOKENIZER = "model.safetensors", "model.json", "tokenizer.json"
 RECIPE, JOURNAL = "recipe.toml", "journal.jsonl"
 SCALE = ".scale"
+METADATA = "__metadata__"
+LARGEST_HEADER = 1 << 22
+"""Bytes of JSON at the beginning of a file of weights."""
 
 Floats = NDArray[np.float32]
 
@@ -44,6 +48,11 @@ class Description(NamedTuple):
 
     settings: Model
     vocabulary_size: int
+    tokenizer: str | None = None
+    """Fingerprint of the tokeniser; None in a folder of an older version."""
+    separator: str | None = None
+    """Text after which a document ends and the state is reset, empty where there is none; None in a folder of an older
+    version, whose recipe.toml says it."""
 
 
 def find(run: str | Path) -> Place:
@@ -65,9 +74,31 @@ def find(run: str | Path) -> Place:
 
 
 def recipe_beside(place: Place) -> Recipe | None:
-    """The recipe a model was trained by; None for a model folder outside its run."""
+    """The recipe a model was trained by; None for a model folder outside its run.
+
+    Raises:
+        ThroughtimeError: where recipe.toml cannot be read or is no recipe.
+    """
     path = place.home / RECIPE
     return load(path) if path.exists() else None
+
+
+def separator_of(place: Place, description: Description) -> str:
+    """The text after which a model's documents end, empty where there is none.
+
+    Raises:
+        ThroughtimeError: where recipe.toml has to say it, and cannot be read.
+    """
+    if description.separator is not None:
+        return description.separator
+    text = (_recipe_tree(place) or {}).get("text")
+    found = text.get("separator", "") if isinstance(text, dict) else ""
+    return found if isinstance(found, str) else ""
+
+
+def _recipe_tree(place: Place) -> dict[str, Any] | None:
+    path = place.home / RECIPE
+    return read(path) if path.exists() else None
 
 
 def text_digests(folder: Path) -> dict[str, str]:
@@ -94,35 +125,50 @@ def write_description(folder: Path, description: Description, version: str, trai
         "format": FORMAT,
         "task": "language",
         "vocabulary_size": description.vocabulary_size,
+        "tokenizer": description.tokenizer,
+        "separator": description.separator,
         "model": description.settings.model_dump(),
         "throughtime": version,
         "trained": dict(trained),
     }
-    replace_file(folder / DESCRIPTION, (json.dumps(content, indent=2) + "\n").encode())
+    content = {name: value for name, value in content.items() if value is not None}
+    replace_file(folder / DESCRIPTION, (to_json(content, indent=2) + "\n").encode())
 
 
-def read_description(folder: Path, tokens: int) -> Description:
-    """What the model in a folder is, checked against the size of its tokeniser.
+def read_description(folder: Path, tokens: int, tokenizer: str | None = None) -> Description:
+    """What the model in a folder is, checked against its tokeniser.
+
+    Args:
+        folder: the model folder.
+        tokens: size of the tokeniser's vocabulary.
+        tokenizer: the tokeniser's fingerprint; None: only its size is compared.
 
     Raises:
         ThroughtimeError: where model.json is missing or damaged, or the two do not belong together.
     """
     path = folder / DESCRIPTION
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ThroughtimeError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ThroughtimeError(f"{path} is not JSON: {error}") from None
+    content = parse_json(read_file(path), path)
     if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("task") != "language":
         raise ThroughtimeError(f"{path} is not a language model of format {FORMAT}; was it written by a newer version?")
     try:
-        found = Description(Model.model_validate(content["model"]), int(content["vocabulary_size"]))
+        size, digest, separator = (content.get(name) for name in ("vocabulary_size", "tokenizer", "separator"))
+        if not isinstance(size, int) or isinstance(size, bool):
+            raise ValueError("vocabulary_size should be a whole number")
+        if not isinstance(digest, str | None):
+            raise ValueError("tokenizer should be a digest")
+        if separator is not None:
+            Text.model_validate({"separator": separator})
+        found = Description(Model.model_validate(content["model"]), size, digest, separator)
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise ThroughtimeError(f"{path} does not describe a model: {_line(error)}") from None
     if found.vocabulary_size != tokens:
         raise ThroughtimeError(
             f"the model in {folder} has {found.vocabulary_size} tokens, the tokeniser {tokens}: wrong pair"
+        )
+    if None not in (tokenizer, found.tokenizer) and tokenizer != found.tokenizer:
+        raise ThroughtimeError(
+            f"the {TOKENIZER} of {folder} is not the one its model was trained with, though it has as many tokens; "
+            "copy it from the model's run"
         )
     return found
 
@@ -163,39 +209,66 @@ def read_weights(folder: Path, wanted: Mapping[str, tuple[int, ...]]) -> Weights
             shape, or not finite.
     """
     path = folder / WEIGHTS
+    content = _read_entries(path, wanted)
     try:
-        content = path.read_bytes()
         entries = dict(deserialize(content))
-    except OSError as error:
-        raise ThroughtimeError(f"cannot read {path}: {error.strerror}") from None
+        if entries.keys() != {*wanted, *_scales(wanted, entries)}:
+            raise SafetensorError("it names an array twice")
     except SafetensorError as error:
         raise ThroughtimeError(f"cannot read {path}: {_line(error)}") from None
-    scales = {
-        name + SCALE: shape[:1]
-        for name, shape in wanted.items()
-        if len(shape) == 2 and name in entries and entries[name]["dtype"] == "I8"
-    }
-    for name in sorted((wanted.keys() | scales.keys()) ^ entries.keys()):
-        known = name in wanted or name in scales
-        raise ThroughtimeError(f"{path} {'lacks' if known else 'has an unknown'} array {name}")
+    scales = _scales(wanted, entries)
     arrays: dict[str, Floats] = {}
     for name, shape in {**scales, **wanted}.items():
-        entry = entries[name]
-        kind = "I8" if name + SCALE in scales else "F32"
-        if (entry["dtype"], entry["shape"]) != (kind, list(shape)):
-            raise ThroughtimeError(
-                f"{name} in {path} should be {kind} of shape {list(shape)}, got {entry['dtype']} of shape "
-                f"{entry['shape']}"
-            )
-        if kind == "I8":
-            arrays[name] = np.frombuffer(entry["data"], np.int8).reshape(shape) * arrays[name + SCALE][:, None]
+        data = entries[name]["data"]
+        if name + SCALE in scales:
+            arrays[name] = np.frombuffer(data, np.int8).reshape(shape) * arrays[name + SCALE][:, None]
         else:
-            arrays[name] = np.frombuffer(entry["data"], "<f4").reshape(shape)
+            arrays[name] = np.frombuffer(data, "<f4").reshape(shape)
         if not np.isfinite(arrays[name]).all():
             raise ThroughtimeError(f"{name} in {path} holds values that are not finite")
     return Weights(
         {name: arrays[name] for name in wanted}, hashlib.sha256(content).hexdigest(), "int8" if scales else "float32"
     )
+
+
+def _scales(wanted: Mapping[str, tuple[int, ...]], entries: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of the arrays that scale int8 matrices."""
+    return {
+        name + SCALE: shape[:1]
+        for name, shape in wanted.items()
+        if len(shape) == 2 and name in entries and entries[name]["dtype"] == "I8"
+    }
+
+
+def _read_entries(path: Path, wanted: Mapping[str, tuple[int, ...]]) -> bytes:
+    """The content of a file of weights, which is read only when its header names the arrays that are wanted."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if not 2 <= length <= min(size - 8, LARGEST_HEADER):
+            raise ThroughtimeError(f"cannot read {path}: it is no safetensors file, or cut short")
+        start += file.read(length)
+        header = parse_json(start[8:], path)
+        entries = (
+            {name: entry for name, entry in header.items() if name != METADATA} if isinstance(header, dict) else {}
+        )
+        if not all(isinstance(entry, dict) and {"dtype", "shape"} <= entry.keys() for entry in entries.values()):
+            raise ThroughtimeError(f"cannot read {path}: its header does not describe arrays")
+        scales = _scales(wanted, entries)
+        for name in sorted((wanted.keys() | scales.keys()) ^ entries.keys()):
+            known = name in wanted or name in scales
+            raise ThroughtimeError(f"{path} {'lacks' if known else 'has an unknown'} array {printable(name)}")
+        expected = 8 + length
+        for name, shape in {**scales, **wanted}.items():
+            entry, kind = entries[name], "I8" if name + SCALE in scales else "F32"
+            if (entry["dtype"], entry["shape"]) != (kind, list(shape)):
+                found = printable(f"{entry['dtype']} of shape {entry['shape']}")
+                raise ThroughtimeError(f"{name} in {path} should be {kind} of shape {list(shape)}, got {found:.200}")
+            expected += math.prod(shape) * (1 if kind == "I8" else 4)
+        if size != expected:
+            raise ThroughtimeError(f"cannot read {path}: it has {size:,} bytes where its arrays need {expected:,}")
+        return start + file.read(expected - len(start))
 
 
 def whole_numbers(matrix: Floats) -> tuple[NDArray[np.int8], Floats]:

@@ -83,7 +83,7 @@ class Text(Settings):
     """Encoding of the texts, by Python's name; `utf-8-sig` leaves out a byte-order mark. Bytes need none."""
     newlines: Literal["keep", "lf"] = "keep"
     """`lf` turns every CR LF into LF."""
-    separator: str = ""
+    separator: Annotated[str, Field(max_length=1000)] = ""
     """Text that ends a document inside a file; empty: every file is one document."""
     tokens: Literal["byte", "char", "word", "bpe"] = "char"
     """What a token is."""

@@ -122,7 +122,7 @@ def test_same_seed_same_text_whatever_the_chunks(model, monkeypatch):
     assert one == same != other
     assert write(model, "the ", 90) != write(model, "the ", 90)
     for longest in (1, 3, 1000):
-        monkeypatch.setattr(runtime.model, "LONGEST_CHUNK", longest)
+        monkeypatch.setattr(runtime.lanes, "LONGEST_CHUNK", longest)
         assert write(model, "the ", 90, seed=1) == one
 
 
@@ -237,7 +237,7 @@ def test_a_model_that_is_too_large_to_be_true(place, tmp_path):
 
 def test_a_folder_of_int8(place, tmp_path):
     trained = runtime.load(place)
-    wanted = runtime.model.shapes(trained.settings, trained.vocabulary_size)
+    wanted = runtime.parts.shapes(trained.settings, trained.vocabulary_size)
     found = folders.read_weights(place, wanted)
     for name in ("model.json", "tokenizer.json"):
         (tmp_path / name).write_bytes((place / name).read_bytes())

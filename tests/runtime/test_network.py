@@ -257,14 +257,16 @@ def test_what_a_kernel_would_misread_is_refused():
         Network([layer]).feed(inputs(2, 2, 5), state)
 
 
+USUAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "seed": 0}
+
+
 def choices(logits, draws=4000, **choice):
     """How often each token is drawn."""
-    usual = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "seed": 0}
     rng = np.random.default_rng(0)
     _, layer = made("gru", 2, 3, {})
     network = Network([layer], rng.normal(size=(len(logits), 2)).astype(np.float32), (
         np.zeros((len(logits), 3), np.float32), np.asarray(logits, np.float32)))  # fmt: skip
-    sampler = Network.sampler(len(logits), **usual | {"allowed": None} | choice)
+    sampler = Network.sampler(len(logits), **USUAL | {"allowed": None} | choice)
     first = np.asarray(logits, np.float32)[None, None].copy()
     drawn = network.generate(first, network.initial_state(1), [sampler], draws)
     return np.bincount(drawn[:, 0], minlength=len(logits)) / draws
@@ -322,8 +324,15 @@ def test_the_twins_draw_the_same(choice):
 
 @pytest.mark.usefixtures("either_twin")
 def test_where_nothing_is_allowed_nothing_is_drawn():
-    with pytest.raises(ValueError, match="no token that is allowed can follow"):
-        choices([-np.inf, -np.inf], 1)
+    _, layer = made("gru", 2, 3, {})
+    network = Network([layer], np.zeros((2, 2), np.float32), (np.zeros((2, 3), np.float32), np.zeros(2, np.float32)))
+    samplers = [Network.sampler(2, **USUAL, allowed=mask) for mask in (np.zeros(2, np.uint8), None)]
+    state, logits = np.full((1, 2, 3), 0.5, np.float32), np.zeros((1, 2, 2), np.float32)
+    drawn = network.generate(logits, state, samplers, 5)
+    assert drawn[:, 0].tolist() == [-1] * 5
+    assert (drawn[:, 1] >= 0).all()
+    assert (state[:, 0] == 0.5).all()
+    assert (state[:, 1] != 0.5).all()
 
 
 @needs_kernels

@@ -268,7 +268,7 @@ def test_a_line_begins_where_there_is_no_prompt(kind):
 
 
 def test_a_prompt_must_be_known():
-    with pytest.raises(ThroughtimeError, match="lacks a part of the prompt, which reads to it as 'ab<unk>'"):
+    with pytest.raises(ThroughtimeError, match=r"lacks a part of the prompt: 'z' \(U\+007A\)"):
         fit("char", "ab").opening("abz")
 
 

@@ -28,14 +28,15 @@ def command(run: Path, text: str | None, encoding: str | None, out: Path | None)
     from throughtime.durable import new_folder, write_file
     from throughtime.errors import ThroughtimeError
     from throughtime.objective.evaluation import evaluate
-    from throughtime.runtime.model import read_parts
+    from throughtime.runtime.parts import read_parts
     from throughtime.untrusted import read_file
 
     out = out or run / "int8"
     taken = ThroughtimeError(f"{out} is there already; name another folder with --out")
     if os.path.lexists(out):
         raise taken
-    place, _, _, found = read_parts(run)
+    parts = read_parts(run)
+    place, found = parts.place, parts.weights
     before = open_run(run)
     name, ids = open_text(before, text, encoding)
     copied = [place.folder / folders.DESCRIPTION, place.home / folders.TOKENIZER, place.home / folders.RECIPE]

@@ -65,12 +65,18 @@ class Opened(NamedTuple):
     def tokenizer(self) -> Tokenizer:
         return self.model.tokenizer
 
+    @property
+    def separator(self) -> str:
+        return self.model.separator
+
 
 class Belongings(Protocol):
     """What a text is opened by: of a model that runs, or of one in PyTorch (`training.run.Loaded`)."""
 
     @property
     def tokenizer(self) -> Tokenizer: ...
+    @property
+    def separator(self) -> str: ...
     @property
     def recipe(self) -> Recipe | None: ...
     @property
@@ -114,18 +120,17 @@ def open_text(opened: Belongings, text: str | None, encoding: str | None = None)
     if encoding is not None and (text is None or opened.tokenizer.kind == "byte"):
         why = "the tokens are bytes" if text is not None else "it is that of TEXT, and none is named"
         raise SettingError(f"--encoding {encoding} has nothing to do: {why}; leave it out")
+    settings = opened.recipe.text if opened.recipe else Text()
+    settings = settings.model_copy(update={"tokens": opened.tokenizer.kind, "separator": opened.separator})
     if text is not None:
-        settings = opened.recipe.text if opened.recipe else Text.model_validate({"tokens": opened.tokenizer.kind})
-        settings = settings.model_copy(
-            update={"tokens": opened.tokenizer.kind, "encoding": encoding or settings.encoding}
-        )
+        settings = settings.model_copy(update={"encoding": encoding or settings.encoding})
         ids, notes = tokenise([text], opened.tokenizer, settings)
         for note in notes:
             say_error(note)
     elif opened.recipe is None:
         raise ThroughtimeError(f"{opened.folder} has no recipe.toml that says what was held out; name a text")
     else:
-        text, ids = held_out(opened.recipe.text, opened.tokenizer, folder.text_digests(opened.folder))
+        text, ids = held_out(settings, opened.tokenizer, folder.text_digests(opened.folder))
     if len(ids) < 2:
         raise ThroughtimeError(f"{printable(text)} has {len(ids)} token; with fewer than 2 there is nothing to predict")
     return text, ids

@@ -37,7 +37,8 @@ BLOCK = 1 << 16
 def command(run: Path, text: str | None, encoding: str | None, weights: str | None, as_json: bool) -> None:
     """Show the surprise of every token of TEXT (or of what the run held out) to the model in RUN, in bits.
 
-    The first token has none: nothing precedes it.
+    The first token has none: nothing precedes it. With --json the tokens joined are the text; where a character is
+    made of several, all of it is with the last of them.
     """
     opened = open_run(run, weights)
     name, ids = open_text(opened, text, encoding)
@@ -45,14 +46,25 @@ def command(run: Path, text: str | None, encoding: str | None, weights: str | No
     import numpy as np
 
     bits = np.concatenate(list(opened.model.surprise(_blocks(ids))))
-    tokens = [opened.model.tokenizer.decode([index]) for index in ids.read(0, len(ids)).tolist()]
+    indices = ids.read(0, len(ids)).tolist()
     if as_json:
+        *tokens, rest = opened.model.tokenizer.decode_stream(indices)
+        tokens[-1] += rest
         scores = [None, *(round(value, 6) for value in bits.tolist())]
         say_json({"text": name, "tokens": tokens, "bits": scores, "total_bits": float(bits.sum())})
         return
-    for token, score in zip(tokens, ["-", *(f"{value:.3f}" for value in bits.tolist())], strict=True):
-        say(f"{score:>8}  {token!r}")
+    pieces = [opened.model.tokenizer.pieces[index] for index in indices]
+    for piece, score in zip(pieces, ["-", *(f"{value:.3f}" for value in bits.tolist())], strict=True):
+        say(f"{score:>8}  {_shown(piece)}")
     say_error(f"{bits.sum():.3f} bits in {len(bits):,} tokens, {bits.mean():.3f} a token")
+
+
+def _shown(piece: bytes) -> str:
+    """A token as Python would write it: as text, or as bytes where it is a part of a character."""
+    try:
+        return repr(piece.decode())
+    except UnicodeDecodeError:
+        return repr(piece)
 
 
 def _blocks(ids: TokenIds) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:

@@ -10,6 +10,18 @@ from throughtime.engine.choice import (
     memory,
     network,
     sampler,
+    separator,
 )
 
-__all__ = ["PRECISIONS", "STATE_TOLERANCE", "describe", "kernel", "level", "levels", "memory", "network", "sampler"]
+__all__ = [
+    "PRECISIONS",
+    "STATE_TOLERANCE",
+    "describe",
+    "kernel",
+    "level",
+    "levels",
+    "memory",
+    "network",
+    "sampler",
+    "separator",
+]

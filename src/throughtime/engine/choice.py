@@ -6,6 +6,7 @@ The environment variable THROUGHTIME_ISA names another one.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from throughtime.engine._native import Network, Recurrence, Sampler
+    from throughtime.engine._native import Network, Recurrence, Sampler, Separator
 
 VARIABLE = "THROUGHTIME_ISA"
 PRECISIONS = ("float32", "bf16")
@@ -86,6 +87,11 @@ def network(table_bytes: int) -> Network | None:
 def sampler(vocabulary_size: int, **choice: Any) -> Sampler | None:
     """What draws tokens for one lane; None where there are no kernels."""
     return _native.Sampler(vocabulary_size, **choice) if _native else None
+
+
+def separator(pieces: Sequence[bytes], text: bytes) -> Separator | None:
+    """What finds the ends of documents in tokens; None where there are no kernels."""
+    return _native.Separator(pieces, text) if _native else None
 
 
 def describe() -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from throughtime.errors import SettingError
+from throughtime.errors import SettingError, ThroughtimeError
+from throughtime.runtime import arguments
+from throughtime.runtime.lanes import STUCK
 from throughtime.runtime.model import Model
-from throughtime.runtime.state import State
+from throughtime.runtime.state import Position, State
+
+MOST_BEAMS = 1 << 16
+LARGEST_PENALTY = 10.0
 
 
 class Found(NamedTuple):
@@ -30,8 +35,8 @@ def search(
     beams: int = 4,
     best: int = 1,
     length_penalty: float = 0.0,
-    stop: Sequence[str] = (),
-    characters: str | None = None,
+    stop: str | Iterable[str] = (),
+    characters: str | Iterable[str] | None = None,
 ) -> list[Found]:
     """The best texts found, the best first.
 
@@ -40,38 +45,46 @@ def search(
 
     Args:
         model: predicts.
-        prompt: read first; empty: the model begins a line.
+        prompt: read first; empty: as in `Model.generate`.
         max_tokens: the longest text.
         beams: texts followed at once.
         best: texts returned, at most `beams`.
         length_penalty: 0 compares probabilities, 1 about those of a token; between: longer texts gain.
-        stop: what ends a text.
+        stop: what ends a text: a string, or several.
         characters: write with these only; None: with all.
 
     Raises:
-        ThroughtimeError: where a setting is out of range or the prompt cannot be encoded.
+        ThroughtimeError: where an argument is out of range or of a wrong kind, or the prompt cannot be encoded.
     """
-    if beams < 1 or not 1 <= best <= beams:
+    beams, best = arguments.whole("beams", beams, 0, MOST_BEAMS), arguments.whole("best", best, 0)
+    if not 1 <= best <= beams:
         raise SettingError(f"beams must be at least 1 and best 1 to beams, got {beams} and {best}")
-    if max_tokens < 1:
-        raise SettingError(f"max_tokens must be at least 1, got {max_tokens}")
-    if not 0 <= length_penalty < float("inf"):
-        raise SettingError(f"length_penalty must not be negative, got {length_penalty:g}")
-    if any(not text for text in stop):
-        raise SettingError("a stop string must not be empty")
-    logits_V, state = model.read(model.tokenizer.opening(prompt))
+    max_tokens = arguments.whole("max_tokens", max_tokens, 1)
+    length_penalty = arguments.number("length_penalty", length_penalty, 0, arguments.LARGEST_FLOAT, "not be negative")
+    if length_penalty > LARGEST_PENALTY:
+        raise SettingError(f"length_penalty must be at most {LARGEST_PENALTY:g}, got {length_penalty:g}")
+    stops, allowed = arguments.stops(stop), model.allowed(characters)
+    logits_V, state = model.read(model.prompt_ids(prompt))
     found = model.network.search(
         logits_V,
         state.array_SBH,
-        model.tokenizer.pieces,
-        [text.encode() for text in stop],
-        model.allowed(characters),
+        model.documents,
+        state.position(0).matched,
+        stops,
+        allowed,
         beams=beams,
         best=best,
         tokens=max_tokens,
         length_penalty=length_penalty,
     )
+    if not found:
+        raise ThroughtimeError(STUCK)
     return [
-        Found(text.decode("utf-8", "replace"), nats, score, State(after, model.digest))
-        for text, nats, score, after in found
+        Found(
+            text.decode("utf-8", "replace"),
+            nats,
+            score,
+            State.holding(after, model.digest, [Position(matched=matched)]),
+        )
+        for text, nats, score, after, matched in found
     ]

@@ -41,7 +41,7 @@ BLOCK = 1 << 20
 """Bytes of content at most."""
 BYTES_WORTH_A_LANE = 1 << 14
 MOST_LANES = 64
-LARGEST_HEADER = 1 << 12
+LARGEST_HEADER = 1 << 14
 RATE = 0.02
 """Of what the adapted biases learn at a step, divided by the number of lanes."""
 END, SAME, STORED, CODED = range(4)
@@ -66,6 +66,8 @@ class Header(NamedTuple):
     kernels: str
     """The level of the engine: others round differently."""
     adapt: bool
+    separator: str = ""
+    """Text after which a lane's state is reset; older files have none, whatever their model's is."""
 
 
 class Sizes(NamedTuple):
@@ -91,7 +93,7 @@ def compress(model: Model, source: BinaryIO, target: BinaryIO, adapt: bool = Tru
     _singles(model.tokenizer)
     header = json.dumps(_header_of(model, adapt)._asdict()).encode()
     written = target.write(MAGIC + _START.pack(len(header), zlib.crc32(header)) + header)
-    adapted, total = Adapted(model, adapt), 0
+    adapted, total = Adapted(model, adapt, model.separator), 0
     while content := source.read(BLOCK):
         kind, payload = _packed(model, content, adapted)
         written += target.write(_block(kind, content, payload) + payload)
@@ -120,7 +122,7 @@ def decompress(model: Model, source: BinaryIO) -> Iterator[bytes]:
                 f"the file was compressed with {what} {printable(getattr(told, name)[:16])}, this is "
                 f"{getattr(here, name):.16}"
             )
-    adapted = Adapted(model, told.adapt)
+    adapted = Adapted(model, told.adapt, told.separator)
     for number in count():
         start = source.read(_BLOCK.size)
         if len(start) < _BLOCK.size:
@@ -181,9 +183,14 @@ def _fits(kind: int, size: int, length: int) -> bool:
 
 
 class Adapted:
-    """Biases added to the logits. By the gradient of the bits they learn how often each token comes."""
+    """Biases added to the logits. By the gradient of the bits they learn how often each token comes.
 
-    def __init__(self, model: Model, learns: bool):
+    Attributes:
+        documents: where the states of lanes are reset.
+    """
+
+    def __init__(self, model: Model, learns: bool, separator: str):
+        self.documents = model.network.separator(model.tokenizer.pieces, separator.encode())
         self.bias_V = np.zeros(model.vocabulary_size, np.float32)
         self._learns = learns
 
@@ -263,12 +270,15 @@ def _walk(model: Model, counts_B: Int64, adapted: Adapted, code: Code) -> None:
     """Step by step through the lanes, the longest first: those that have ended are at the end, and left out."""
     network = model.network
     state_SBH = network.initial_state(len(counts_B))
-    tokens_B = np.full(len(counts_B), model.tokenizer.opening("")[-1], np.int64)
+    tokens_B, matched_B = np.full(len(counts_B), model.tokenizer.opening("")[-1], np.int64), np.zeros_like(counts_B)
     for step in range(int(counts_B[0])):
         active = int(np.searchsorted(-counts_B, -step))
         if active < len(tokens_B):
             tokens_B, state_SBH = tokens_B[:active], np.ascontiguousarray(state_SBH[:, :active])
-        logits_BV, state_SBH = network.step(tokens_B, state_SBH)
+            matched_B = matched_B[:active].copy()
+        fresh_1B = adapted.documents.starts(tokens_B[None], matched_B).view(np.bool_)
+        logits_1BV, state_SBH = network.feed(tokens_B[None], state_SBH, None, fresh_1B)
+        logits_BV = logits_1BV[0]
         probabilities_BV = network.probabilities(logits_BV, adapted.bias_V)
         tokens_B = code(step, probabilities_BV)
         adapted.learn(tokens_B, probabilities_BV)
@@ -324,7 +334,8 @@ def _singles(tokenizer: Tokenizer) -> dict[int, int]:
 
 
 def _header_of(model: Model, adapt: bool) -> Header:
-    return Header(model.digest, model.tokenizer.digest, model.network.weights, engine.level() or "reference", adapt)
+    kernels = engine.level() or "reference"
+    return Header(model.digest, model.tokenizer.digest, model.network.weights, kernels, adapt, model.separator)
 
 
 def _check(kind: int, size: int, payload: bytes) -> int:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from throughtime.folder import Floats, recipe_beside, whole_numbers
-from throughtime.runtime.model import built, read_parts
+from throughtime.folder import Floats, whole_numbers
 from throughtime.runtime.network import check_weights, given_of
+from throughtime.runtime.parts import built, read_parts
 
 MAGIC = b"throughtime embedded 2\n"
 
@@ -40,8 +40,7 @@ def embed(run: str | Path, weights: str | None = None) -> bytes:
     parts = [_text(weights.encode()), _text(tokenizer.kind.encode())]
     parts += [_number(-1 if tokenizer.unknown is None else tokenizer.unknown), _number(tokenizer.vocabulary_size)]
     parts += [_text(piece) for piece in tokenizer.pieces]
-    recipe = recipe_beside(found.place)
-    parts.append(_text(recipe.text.separator.encode() if recipe else b""))
+    parts.append(_text(found.separator.encode()))
     parts += [_array(embedding, "float32"), _number(settings.hidden_size), _number(len(layers))]
     for given in (given_of(layer, weights) for layer in layers):
         parts += [_text(given.kernel.encode()), _text(given.weights.encode())]

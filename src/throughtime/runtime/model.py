@@ -7,27 +7,25 @@ from __future__ import annotations
 
 import codecs
 import math
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, Self, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from throughtime import folder as folders
-from throughtime.errors import SettingError, ThroughtimeError
+from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Model as Settings
-from throughtime.runtime.lanes import Choice, Lanes
-from throughtime.runtime.network import Floats, Layer, Network, form_of
-from throughtime.runtime.state import State
-from throughtime.text import tokenizer as tokenizers
+from throughtime.runtime import arguments
+from throughtime.runtime.lanes import STUCK, Choice, Lanes, can_go_on, written
+from throughtime.runtime.network import Network
+from throughtime.runtime.parts import built, read_parts
+from throughtime.runtime.state import Position, State
+from throughtime.runtime.vocabulary import allowed_tokens
+from throughtime.text.prompt import encode_documents
 from throughtime.text.tokenizer import Tokenizer
 
 STEPS_AT_ONCE = 512
-LONGEST_CHUNK = 64
-"""Tokens drawn before text is handed out: a chunk grows while it takes less than PATIENCE seconds."""
-PATIENCE = 0.02
 
 
 class Score(NamedTuple):
@@ -44,8 +42,11 @@ class Score(NamedTuple):
 
     @property
     def perplexity(self) -> float:
-        """Per token; NaN where nothing is predicted."""
-        return 2 ** float(self.bits.mean()) if len(self.bits) else math.nan
+        """Per token; NaN where nothing is predicted, infinite where float64 cannot hold it."""
+        if not len(self.bits):
+            return math.nan
+        mean = float(self.bits.mean())
+        return 2**mean if mean < 1024 else math.inf
 
 
 def load(run: str | Path, weights: str | None = None, threads: int = 0) -> Model:
@@ -60,68 +61,21 @@ def load(run: str | Path, weights: str | None = None, threads: int = 0) -> Model
         ThroughtimeError: where a part is missing, damaged, or does not belong to the others.
     """
     parts = read_parts(run)
-    held = weights or parts.weights.held
-    return Model(parts.settings, parts.weights.arrays, parts.tokenizer, parts.weights.digest, held, threads)
-
-
-class Parts(NamedTuple):
-    """What lies in a model folder."""
-
-    place: folders.Place
-    tokenizer: Tokenizer
-    settings: Settings
-    weights: folders.Weights
-
-
-def read_parts(run: str | Path) -> Parts:
-    """The parts of a run's best model, or of a model folder, each checked against the others.
-
-    Raises:
-        ThroughtimeError: as `load`.
-    """
-    place = folders.find(run)
-    tokenizer = tokenizers.load(place.home / folders.TOKENIZER)
-    settings = folders.read_description(place.folder, tokenizer.vocabulary_size).settings
-    weights = folders.read_weights(place.folder, shapes(settings, tokenizer.vocabulary_size))
-    return Parts(place, tokenizer, settings, weights)
-
-
-def shapes(settings: Settings, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
-    """The arrays of a language model by the names they have in its file."""
-    hidden, size = settings.hidden_size, settings.embedding_size or settings.hidden_size
-    found: dict[str, tuple[int, ...]] = {"embedding": (vocabulary_size, size), "b_o": (vocabulary_size,)}
-    if not settings.tied:
-        found["W_o"] = (vocabulary_size, hidden)
-    for level in range(settings.layers):
-        of_cell = form_of(settings.cell).shapes(hidden if level else size, hidden)
-        found |= {f"stack.cells.{level}.{name}": shape for name, shape in of_cell.items()}
-    return found
-
-
-class Built(NamedTuple):
-    """What a `Network` is made of."""
-
-    layers: list[Layer]
-    embedding: Floats
-    head: tuple[Floats, Floats]
-
-
-def built(settings: Settings, arrays: Mapping[str, Floats]) -> Built:
-    """The network of a language model. Tied, one matrix is both: what is read from it is multiplied by H^1/2."""
-    names = form_of(settings.cell).shapes(1, 1)
-    layers = [
-        Layer(settings.cell, {name: arrays[f"stack.cells.{level}.{name}"] for name in names}, settings.cell_options)
-        for level in range(settings.layers)
-    ]
-    rows_VD = arrays["embedding"]
-    if settings.tied:
-        return Built(layers, rows_VD * np.float32(settings.hidden_size**0.5), (rows_VD, arrays["b_o"]))
-    return Built(layers, rows_VD, (arrays["W_o"], arrays["b_o"]))
+    return Model(
+        parts.settings,
+        parts.weights.arrays,
+        parts.tokenizer,
+        parts.weights.digest,
+        weights or parts.weights.held,
+        threads,
+        separator=parts.separator,
+        home=Path(run).absolute(),
+    )
 
 
 @final
 class Model:
-    """A language model and its tokeniser. It keeps no state: that goes in and comes back.
+    """A language model and its tokeniser. It keeps no state: that goes in and comes back. Threads may share it.
 
     Attributes:
         settings: the branch of the recipe it was built by.
@@ -129,6 +83,8 @@ class Model:
         vocabulary_size: V.
         network: its layers.
         digest: the hash of its weights, which its states carry.
+        separator: text after which a document ends and the state is reset before the next token; empty: none.
+        documents: what finds the separator in ids (`Network.separator`).
     """
 
     def __init__(
@@ -139,14 +95,45 @@ class Model:
         digest: str,
         weights: str = "float32",
         threads: int = 0,
+        *,
+        separator: str = "",
+        home: Path | None = None,
     ):
         self.settings, self.tokenizer, self.digest = settings, tokenizer, digest
         self.vocabulary_size = tokenizer.vocabulary_size
         self.network = Network(*built(settings, arrays), weights, threads)
+        self.separator = separator
+        self.documents = Network.separator(tokenizer.pieces, separator.encode())
+        self._home = home
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The same one: nothing changes it."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """With the weights as they are in its folder, which has to be there still."""
+        if self._home is None:
+            raise ThroughtimeError("only a model that `runtime.load` read from a folder can be pickled")
+        parts = read_parts(self._home)
+        if parts.weights.digest != self.digest:
+            raise ThroughtimeError(f"the model cannot be pickled: {self._home} holds other weights by now")
+        return _unpickled, (
+            self.settings,
+            parts.weights.arrays,
+            self.tokenizer,
+            self.digest,
+            self.network.weights,
+            self.network.wanted_threads,
+            self.separator,
+            self._home,
+        )
 
     def initial_state(self, batch_size: int = 1) -> State:
-        """The state before any text."""
-        return State(self.network.initial_state(batch_size), self.digest)
+        """The state before any text, where a document begins."""
+        return State.holding(self.network.initial_state(arguments.whole("batch_size", batch_size, 0)), self.digest)
 
     def step(self, ids_B: ArrayLike, state: State) -> tuple[NDArray[np.float32], State]:
         """One token a lane: the logits_BV of the token that follows, and the state.
@@ -160,6 +147,8 @@ class Model:
     def feed(self, ids_TB: ArrayLike, state: State, wanted: int | None = None) -> tuple[NDArray[np.float32], State]:
         """A chunk: the logits_TBV of the token that follows each, and the state after the last.
 
+        Where a document has ended (`separator`), the state is reset before the next token is read.
+
         Args:
             ids_TB: token ids, at least one step and one lane.
             state: where the lanes stand.
@@ -171,19 +160,54 @@ class Model:
         ids = _whole(ids_TB)
         if ids.ndim != 2 or not ids.size:
             raise ThroughtimeError(f"ids should have shape [T, B], at least one of each, got {list(ids.shape)}")
-        if state.model != self.digest:
-            raise ThroughtimeError(f"the state is of model {state.model[:12]}, this is {self.digest[:12]}")
-        if state.array_SBH.shape != (self.network.state_arrays, ids.shape[1], self.network.hidden_size):
-            raise ThroughtimeError(
-                f"a state of {ids.shape[1]} lanes is needed, got {list(state.array_SBH.shape)}; see State.select"
-            )
-        if not 0 <= (wanted or 0) <= len(ids):
+        self.check_state(state, ids.shape[1])
+        if wanted is not None and not 0 <= arguments.whole("wanted", wanted, 0) <= len(ids):
             raise ThroughtimeError(f"wanted must be 0 to {len(ids)}, the steps there are, got {wanted}")
         try:
-            logits_TBV, array_SBH = self.network.feed(ids, state.array_SBH, wanted)
+            starts_TB, positions = self._documents_in(ids, state)
+            fresh_TB = None if starts_TB is None else starts_TB.view(np.bool_)
+            logits_TBV, array_SBH = self.network.feed(ids, state.array_SBH, wanted, fresh_TB)
         except IndexError as error:
             raise ThroughtimeError(str(error)) from None
-        return logits_TBV, State(array_SBH, self.digest)
+        return logits_TBV, State.holding(array_SBH, self.digest, positions)
+
+    def _documents_in(self, ids: NDArray[np.int64], state: State) -> tuple[NDArray[np.uint8] | None, list[Position]]:
+        """Where documents begin in ids_TB (None: nowhere), and how far the lanes come by them."""
+        if not self.separator and not state.positions:
+            return None, []
+        before = [state.position(lane) for lane in range(state.batch_size)]
+        matched_B = np.array([position.matched for position in before])
+        starts_TB = self.documents.starts(ids, matched_B)
+        return starts_TB, [
+            position._replace(
+                matched=matched,
+                pending=b"",
+                seen=tuple(sorted({*position.seen, *ids_T})) if position.seen else (),
+            )
+            for position, matched, ids_T in zip(before, matched_B.tolist(), ids.T.tolist(), strict=True)
+        ]
+
+    def check_state(self, state: State, lanes: int) -> None:
+        """Refuse a state of another model or of another number of lanes (ThroughtimeError)."""
+        if not isinstance(state, State):
+            raise ThroughtimeError(f"a state that `initial_state` or `feed` gave is needed, got {type(state).__name__}")
+        if state.model != self.digest:
+            raise ThroughtimeError(f"the state is of model {state.model[:12]}, this is {self.digest[:12]}")
+        if state.array_SBH.shape != (self.network.state_arrays, lanes, self.network.hidden_size):
+            raise ThroughtimeError(
+                f"a state of {lanes} lanes is needed, got {list(state.array_SBH.shape)}; see State.select"
+            )
+        if any(position.matched > len(self.separator.encode()) for position in state.positions):
+            raise ThroughtimeError("the state is of a model with another separator of documents")
+
+    def logits(self, state: State) -> NDArray[np.float32]:
+        """The logits_BV of the token that follows a state, from what the network put out last."""
+        self.check_state(state, state.batch_size)
+        return self.network.outputs_after(state.array_SBH)
+
+    def prompt_ids(self, prompt: str) -> NDArray[np.int64]:
+        """The tokens that are read before a text is written (`text.prompt.opening_of`)."""
+        return np.array(self.tokenizer.opening(arguments.text("prompt", prompt), self.separator), np.int64)
 
     def read(self, ids: ArrayLike, state: State | None = None) -> tuple[NDArray[np.float32], State]:
         """A whole text of one lane, in bounded memory: the logits_V of what follows it, and the state."""
@@ -201,8 +225,11 @@ class Model:
         Raises:
             ThroughtimeError: where the text cannot be encoded.
         """
-        ids = self.tokenizer.encode(text).astype(np.int64)
-        return Score(ids, np.concatenate([np.empty(0), *self.surprise([(ids, None)])]))
+        documents = encode_documents(self.tokenizer, arguments.text("text", text), self.separator)
+        ids = np.array([index for document in documents for index in document], np.int64)
+        fresh = np.zeros(len(ids), np.bool_)
+        fresh[np.cumsum([len(document) for document in documents[:-1]], dtype=np.int64)] = True
+        return Score(ids, np.concatenate([np.empty(0), *self.surprise([(ids, fresh)])]))
 
     def surprise(
         self, blocks: Iterable[tuple[NDArray[np.int64], NDArray[np.bool_] | None]]
@@ -210,12 +237,13 @@ class Model:
         """-log2 P of every token but the first of a text, block by block.
 
         Args:
-            blocks: ids of the text in order, and true where a document begins (None: nowhere): there the state is reset
-                before the token is read.
+            blocks: ids of the text in order, and true where a document begins (None: after each separator): there the
+                state is reset before the token is read.
         """
-        array_SBH, last = self.network.initial_state(1), None
-        for ids, fresh in blocks:
-            fresh = np.zeros(len(ids), np.bool_) if fresh is None else fresh
+        array_SBH, last, matched_1 = self.network.initial_state(1), None, np.zeros(1, np.int64)
+        for given, fresh in blocks:
+            ids = _whole(given)
+            fresh = self.documents.starts(ids[:, None], matched_1)[:, 0].view(np.bool_) if fresh is None else fresh
             if last is not None:
                 ids, fresh = np.concatenate([last[0], ids]), np.concatenate([last[1], fresh])
             bits = np.empty(max(len(ids) - 1, 0))
@@ -238,15 +266,16 @@ class Model:
         top_p: float | None = None,
         min_p: float | None = None,
         repetition_penalty: float = 1.0,
-        stop: Sequence[str] = (),
-        characters: str | None = None,
+        stop: str | Iterable[str] = (),
+        characters: str | Iterable[str] | None = None,
         words: Iterable[str] | None = None,
         seed: int | None = None,
     ) -> Iterator[str]:
         """Text that follows the prompt, as it comes; the prompt itself is not repeated.
 
         Args:
-            prompt: read first; empty: the model begins a line.
+            prompt: read first, where a document begins; empty: the model begins a document if it has a separator, else
+                a line, else it goes on after the first token of its vocabulary.
             max_tokens: how many to draw.
             temperature: the logits are divided by it; 0 takes the likeliest token.
             top_k: draw from the k likeliest tokens only.
@@ -254,28 +283,25 @@ class Model:
             min_p: draw from tokens at least so probable as this share of the likeliest.
             repetition_penalty: logits of tokens that have been read or written are divided by it where they are
                 positive, multiplied where negative (Keskar et al. 2019).
-            stop: the text ends before the first of these.
-            characters: write with these only; None: with all.
+            stop: the text ends before the first of these: a string, or several.
+            characters: write with these only: a string, or several; None: with all.
             words: write with these tokens only, a word's with or without the space before it; None: with all.
             seed: same seed, same text; None: another text each time.
 
         Raises:
-            ThroughtimeError: where a setting is out of range or the prompt cannot be encoded.
+            ThroughtimeError: where an argument is out of range or of a wrong kind, or the prompt cannot be encoded.
         """
-        if max_tokens < 0:
-            raise SettingError(f"max_tokens must not be negative, got {max_tokens}")
-        if any(not text for text in stop):
-            raise SettingError("a stop string must not be empty")
-        ids = np.array(self.tokenizer.opening(prompt), np.int64)
-        choice = Choice(temperature, top_k, top_p, min_p, repetition_penalty, seed)
-        sampler = choice.sampler(self.network, self.vocabulary_size, self.allowed(characters, words))
-        return self._write(ids, max_tokens, sampler, [text.encode() for text in stop])
+        max_tokens = arguments.whole("max_tokens", max_tokens, 0)
+        choice = Choice(temperature, top_k, top_p, min_p, repetition_penalty, seed).checked()
+        stops, ids = arguments.stops(stop), self.prompt_ids(prompt)
+        sampler = choice.sampler(self.network, self.allowed(characters, words))
+        return self._write(ids, max_tokens, sampler, stops)
 
     def _write(self, ids: NDArray[np.int64], tokens: int, sampler: Any, stops: Sequence[bytes]) -> Iterator[str]:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         held, longest = b"", max(map(len, stops), default=1) - 1
         for chunk in self._draw(ids, tokens, sampler):
-            held += self.tokenizer.decode_bytes(chunk.tolist())
+            held += self.tokenizer.decode_bytes(chunk)
             ends = [place for place in (held.find(text) for text in stops) if place >= 0]
             if ends:
                 yield decoder.decode(held[: min(ends)], final=True)
@@ -286,49 +312,47 @@ class Model:
             held = held[ready:]
         yield decoder.decode(held, final=True)
 
-    def _draw(self, ids: NDArray[np.int64], tokens: int, sampler: Any) -> Iterator[NDArray[np.int64]]:
+    def _draw(self, ids: NDArray[np.int64], tokens: int, sampler: Any) -> Iterator[list[int]]:
         sampler.see(ids)
         logits_V, state = self.read(ids)
-        lanes = Lanes(self.network)
-        lanes.join(logits_V, state.array_SBH, sampler)
-        chunk = 1
-        while tokens:
-            chunk = min(chunk, tokens)
-            began = time.perf_counter()
-            yield lanes.draw(chunk)[:, 0]
-            tokens -= chunk
-            if time.perf_counter() - began < PATIENCE:
-                chunk = min(2 * chunk, LONGEST_CHUNK)
+        lanes = Lanes(self.network, self.documents)
+        lanes.join(logits_V, state.array_SBH, state.position(0).matched, sampler)
+        for drawn_TB in lanes.draw(tokens):
+            chunk = written(drawn_TB[:, 0])
+            yield chunk
+            if not can_go_on(drawn_TB):
+                raise ThroughtimeError(STUCK)
 
-    def allowed(self, characters: str | None = None, words: Iterable[str] | None = None) -> NDArray[np.uint8] | None:
+    def allowed(
+        self, characters: str | Iterable[str] | None = None, words: Iterable[str] | None = None
+    ) -> NDArray[np.uint8] | None:
         """Which tokens may be written (mask_V; None: all): not the unknown one, of which there is no text.
 
         Raises:
-            SettingError: where there is none.
+            SettingError: where there is none, or the model can write one of the characters in parts only.
         """
-        if isinstance(words, str):
-            raise SettingError(f"words should be several strings, got the string {words!r}")
-        unknown = self.tokenizer.unknown
-        if unknown is None and characters is None and words is None:
-            return None
-        allowed = np.ones(self.vocabulary_size, np.uint8)
-        if unknown is not None:
-            allowed[unknown] = 0
-        known = None if words is None else {word.encode() for word in words}
-        of = None if characters is None else set(characters)
-        for index, piece in enumerate(self.tokenizer.pieces):
-            if known is not None and piece not in known and piece.removeprefix(b" ") not in known:
-                allowed[index] = 0
-            if of is not None and not of.issuperset(piece.decode("utf-8", "replace")):
-                allowed[index] = 0
-        if not allowed.any():
-            raise SettingError("no token of the model is made of what is allowed")
-        return allowed
+        return allowed_tokens(self.tokenizer, arguments.characters(characters), words)
+
+
+def _unpickled(
+    settings: Settings,
+    arrays: Mapping[str, NDArray[np.float32]],
+    tokenizer: Tokenizer,
+    digest: str,
+    weights: str,
+    threads: int,
+    separator: str,
+    home: Path,
+) -> Model:
+    return Model(settings, arrays, tokenizer, digest, weights, threads, separator=separator, home=home)
 
 
 def _whole(ids: ArrayLike) -> NDArray[np.int64]:
     """Ids as the kernels take them."""
-    array = np.asarray(ids)
+    try:
+        array = np.asarray(ids)
+    except ValueError:
+        raise ThroughtimeError("ids should be an array, all rows of one length") from None
     if array.size and array.dtype.kind not in "iu":
         raise ThroughtimeError(f"ids should be whole numbers, got {array.dtype}")
     return np.ascontiguousarray(array, np.int64)

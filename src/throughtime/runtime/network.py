@@ -16,6 +16,8 @@ from throughtime.engine.forms import FORMS, Form
 from throughtime.errors import SettingError
 from throughtime.machine import usable_threads
 from throughtime.runtime import reference
+from throughtime.runtime.arguments import whole
+from throughtime.text.separator import Separator
 
 Floats = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -69,9 +71,10 @@ class Network:
         threads: int = 0,
     ):
         check_weights(weights)
-        if threads < 0:
-            raise SettingError(f"threads must not be negative, got {threads}")
-        self.threads = threads or usable_threads()
+        if not layers:
+            raise SettingError("a network needs at least one layer, got none")
+        self.wanted_threads = whole("threads", threads, 0)
+        self.threads = self.wanted_threads or usable_threads()
         self.weights = weights
         self._native: Any = engine.network(TABLE_BYTES) or reference.Network()
         if embedding is not None:
@@ -144,17 +147,39 @@ class Network:
         self._native.probabilities(logits_BV, bias_V, out)
         return out
 
-    def generate(self, logits_1BV: Floats, state_SBH: Floats, samplers: Sequence[Any], tokens: int) -> Int64:
-        """So many tokens_TB, each drawn by its lane's sampler and read in turn; logits and state move on in place."""
-        drawn = np.empty((tokens, len(samplers)), np.int64)
-        self._native.generate(logits_1BV, state_SBH, list(samplers), drawn, self.threads)
+    def outputs_after(self, state_SBH: Floats) -> Floats:
+        """The outputs_BO of a network with a head after a state, from what its last layer put out."""
+        found: Floats = self._native.outputs_after(state_SBH, self.threads)
+        return found
+
+    def generate(
+        self,
+        logits_1BV: Floats,
+        state_SBH: Floats,
+        samplers: Sequence[Any],
+        tokens: int,
+        separator: Any = None,
+        matched_B: Int64 | None = None,
+        out_TB: Int64 | None = None,
+    ) -> Int64:
+        """So many tokens_TB, each drawn by its lane's sampler and read in turn; -1 from where a lane can draw none.
+
+        Logits, states and `matched_B`, the bytes of the separator that each lane has matched, move on in place; those
+        of a lane that can draw none stay as they are. Without a separator no document ends. The tokens go to `out_TB`
+        where it is given.
+        """
+        drawn = np.empty((tokens, len(samplers)), np.int64) if out_TB is None else out_TB
+        separator = separator or self.separator([], b"")
+        matched_B = np.zeros(len(samplers), np.int64) if matched_B is None else matched_B
+        self._native.generate(logits_1BV, state_SBH, list(samplers), separator, matched_B, drawn, self.threads)
         return drawn
 
     def search(
         self,
         logits_V: Floats,
         state_S1H: Floats,
-        pieces: Sequence[bytes],
+        separator: Any,
+        matched: int,
         stops: Sequence[bytes],
         allowed: NDArray[np.uint8] | None,
         *,
@@ -162,13 +187,15 @@ class Network:
         best: int,
         tokens: int,
         length_penalty: float,
-    ) -> list[tuple[bytes, float, float, Floats]]:
-        """The best texts that follow, by beams, the best first: each with its nats, its score and the state after it.
+    ) -> list[tuple[bytes, float, float, Floats, int]]:
+        """The best texts that follow, by beams, the best first: each with its nats, its score, the state after it and
+        what it has matched of the separator.
 
         Args:
             logits_V: of what comes next.
             state_S1H: of the lane that they are of.
-            pieces: for each token the bytes it stands for.
+            separator: what the tokens stand for, and where documents end.
+            matched: the bytes of it that the lane has matched.
             stops: what ends a text, and is left out of it.
             allowed: the tokens that may be used, a mask; None: all.
             beams: texts followed at once.
@@ -176,10 +203,25 @@ class Network:
             tokens: of the longest text.
             length_penalty: as for `runtime.search`.
         """
-        found: list[tuple[bytes, float, float, Floats]] = self._native.search(
-            logits_V, state_S1H, pieces, stops, allowed, beams, best, tokens, length_penalty, self.threads
+        found: list[tuple[bytes, float, float, Floats, int]] = self._native.search(
+            logits_V,
+            state_S1H,
+            separator,
+            matched,
+            stops,
+            allowed,
+            beams,
+            best,
+            tokens,
+            length_penalty,
+            self.threads,
         )
         return found
+
+    @staticmethod
+    def separator(pieces: Sequence[bytes], text: bytes) -> Any:
+        """What finds the ends of documents in ids: `text.separator.Separator`, or its native twin."""
+        return engine.separator(pieces, text) or Separator(pieces, text)
 
     @staticmethod
     def sampler(vocabulary_size: int, **choice: Any) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from throughtime.folder import whole_numbers
+from throughtime.text.separator import Separator
 
 Floats = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -22,6 +23,7 @@ Step = Callable[[Floats, Floats, Floats, Sequence[Floats]], tuple[Floats, ...]]
 
 EPSILON = np.float32(1e-5)
 LARGEST = np.float32(127)
+TINY, HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 def sigmoid(x: Floats) -> Floats:
@@ -208,16 +210,38 @@ class Network:
         whole[np.arange(len(whole)), shifted.argmax(1)] += 2**24 - whole.sum(1)
         out[:] = whole * 2.0**-24
 
-    def generate(self, logits: Floats, state: Floats, samplers: Sequence[Sampler], tokens: Int64, threads: int) -> None:
+    def outputs_after(self, state: Floats, threads: int) -> Floats:
+        del threads
+        assert self._head is not None
+        W, b, weights = self._head
+        return met(state[len(state) - self._layers[-1].arrays], weights) @ W.T + b
+
+    def generate(
+        self,
+        logits: Floats,
+        state: Floats,
+        samplers: Sequence[Sampler],
+        separator: Separator,
+        matched: Int64,
+        tokens: Int64,
+        threads: int,
+    ) -> None:
         for ids_B in tokens:
             ids_B[:] = [sampler.choose(logits_V) for sampler, logits_V in zip(samplers, logits[0], strict=True)]
-            logits[:], state[:] = self.feed_ids(ids_B[None], None, state, 1, threads)
+            going = ids_B >= 0
+            if not going.any():
+                continue
+            matched_G = matched[going]
+            fresh = separator.starts(ids_B[None, going], matched_G)
+            matched[going] = matched_G
+            logits[:, going], state[:, going] = self.feed_ids(ids_B[None, going], fresh, state[:, going], 1, threads)
 
     def search(
         self,
         logits: Floats,
         state: Floats,
-        pieces: Sequence[bytes],
+        separator: Separator,
+        matched: int,
         stops: Sequence[bytes],
         allowed: Marks | None,
         beams: int,
@@ -225,18 +249,23 @@ class Network:
         tokens: int,
         length_penalty: float,
         threads: int,
-    ) -> list[tuple[bytes, float, float, Floats]]:
+    ) -> list[tuple[bytes, float, float, Floats, int]]:
+        pieces = separator.pieces
+
         def score(nats: float, count: int) -> float:
             return -nats / float(((5 + count) / 6) ** length_penalty)
 
-        def read(ids: Sequence[int], state: Floats) -> tuple[Floats, Floats]:
-            logits_1BV, after = self.feed_ids(np.array([ids]), None, state, 1, threads)
-            return logits_1BV[0], after
+        def read(ids: Sequence[int], state: Floats, matched: Int64) -> tuple[Floats, Floats, Int64]:
+            ids_1B, matched = np.array([ids]), matched.copy()
+            fresh = separator.starts(ids_1B, matched)
+            logits_1BV, after = self.feed_ids(ids_1B, fresh, state, 1, threads)
+            return logits_1BV[0], after, matched
 
         barred_V = np.zeros(len(pieces)) if allowed is None else np.where(allowed, 0.0, np.inf)
         logits_BV = logits[None]
         alive: list[tuple[bytes, float]] = [(b"", 0.0)]
-        ended: list[tuple[bytes, float, float, Floats]] = []
+        ended: list[tuple[bytes, float, float, Floats, int]] = []
+        matched_B = np.array([matched])
         for length in range(1, tokens + 1):
             nats_BV = _nats(logits_BV) + np.array([nats for _, nats in alive])[:, None] + barred_V
             following: list[tuple[bytes, float]] = []
@@ -254,14 +283,15 @@ class Network:
                     parents.append(parent)
                     ids.append(token)
                 else:
-                    ended.append((text[:cut], nats, score(nats, length), read([token], state[:, [parent]])[1]))
+                    _, after, at = read([token], state[:, [parent]], matched_B[[parent]])
+                    ended.append((text[:cut], nats, score(nats, length), after, int(at[0])))
             ended.sort(key=lambda found: -found[2])
             # Nats only grow; at best a beam keeps its own to the end, where the penalty for length helps it most.
             hopes = [score(nats, tokens) for _, nats in following]
             if not following or (len(ended) >= best and max(hopes) <= ended[best - 1][2]):
                 break
             alive = following
-            logits_BV, state = read(ids, state[:, parents])
+            logits_BV, state, matched_B = read(ids, state[:, parents], matched_B[parents])
         return ended[:best]
 
 
@@ -295,31 +325,44 @@ class Sampler:
         allowed: NDArray[np.uint8] | None,
     ):
         self._temperature, self._top_k, self._top_p, self._min_p = temperature, top_k, top_p, min_p
-        self._penalty, self._seed, self._drawn = repetition_penalty, random_bits(seed, 0), 0
+        self._penalty, self._start = repetition_penalty, random_bits(seed, 0)
+        self.seed, self.drawn = seed, 0
         self._seen = np.zeros(vocabulary, bool)
         self._forbidden = None if allowed is None else allowed == 0
+
+    @property
+    def seen(self) -> list[int]:
+        found: list[int] = np.flatnonzero(self._seen).tolist()
+        return [] if self._penalty == 1 else found
 
     def see(self, tokens: Int64) -> None:
         self._seen[tokens] = True
 
+    def skip(self, drawn: int) -> None:
+        self.drawn = drawn
+
     def choose(self, logits_V: Floats) -> int:
-        factor = np.where(logits_V > 0, np.float32(1 / self._penalty), np.float32(self._penalty))
-        logits_V[:] = np.where(self._seen, logits_V * factor, logits_V)
+        """It may change the logits; -1: no token that is allowed has a finite logit."""
+        fall, rise = (np.float32(np.clip(by, TINY, HUGE)) for by in (1 / self._penalty, self._penalty))
+        told = self._seen & np.isfinite(logits_V)
+        changed = logits_V[told].astype(np.float64) * np.where(logits_V[told] > 0, fall, rise)
+        logits_V[told] = np.clip(changed, -HUGE, HUGE)
+        logits_V[np.isnan(logits_V)] = -np.inf
         if self._forbidden is not None:
             logits_V[self._forbidden] = -np.inf
         best = int(logits_V.argmax())
-        if not logits_V[best] > -np.inf:
-            raise ValueError("no token that is allowed can follow")
+        if not np.isfinite(logits_V[best]):
+            return -1
         token = best if self._temperature == 0 else self._draw(logits_V)
         self._seen[token] = True
         return token
 
     def _draw(self, logits_V: Floats) -> int:
         most = float(logits_V.max())
-        least = np.float32(most + max(np.log(max(self._min_p, 1e-300)), -64.0) * self._temperature)
+        least = np.float32(max(most + max(np.log(max(self._min_p, 1e-300)), -64.0) * self._temperature, -HUGE))
         candidates = np.flatnonzero(logits_V >= least)
         ordered = candidates[np.argsort(-logits_V[candidates], kind="stable")]
-        if self._top_k:
+        if 0 < self._top_k < len(candidates):
             candidates = ordered = ordered[: self._top_k]
         if self._top_p < 1:
             candidates = ordered
@@ -328,8 +371,8 @@ class Sampler:
             sums = weights.cumsum()
             count = 1 + int(np.searchsorted(sums, self._top_p * sums[-1]))
             candidates, weights = candidates[:count], weights[:count]
-        bits = random_bits(self._seed, self._drawn) >> 11
-        self._drawn += 1
+        bits = random_bits(self._start, self.drawn) >> 11
+        self.drawn += 1
         sums = weights.cumsum()
         place = np.searchsorted(sums, bits * 2.0**-53 * sums[-1], side="right")
         return int(candidates[min(int(place), len(candidates) - 1)])

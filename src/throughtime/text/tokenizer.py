@@ -22,6 +22,7 @@ from tokenizers import Tokenizer as Library
 from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Text
 from throughtime.text.cache import hash_of
+from throughtime.text.prompt import opening_of
 from throughtime.untrusted import parse_json, read_text
 
 UNKNOWN = "<unk>"
@@ -84,24 +85,13 @@ class Tokenizer(ABC):
         yield decoder.decode(b"", final=True)
 
     @final
-    def opening(self, prompt: str) -> list[int]:
-        """The ids a model reads first: the prompt's, or those of a line end, after which a line begins.
-
-        Where the training text had no line end, the vocabulary may have none: then the first token that was trained.
+    def opening(self, prompt: str, separator: str = "") -> list[int]:
+        """The ids a model reads first: the prompt's, or those of the separator or a line end (see `opening_of`).
 
         Raises:
             ThroughtimeError: where the vocabulary lacks a part of the prompt.
         """
-        try:
-            ids = [int(index) for index in self.encode(prompt or "\n")]
-        except UnicodeEncodeError as error:
-            raise ThroughtimeError(f"the prompt is no text at character {error.start}: {error.reason}") from None
-        if self.unknown in ids and not prompt:
-            return [next((index for index in range(len(self.pieces)) if index != self.unknown), 0)]
-        if self.unknown in ids:
-            known = self.decode(ids)
-            raise ThroughtimeError(f"the model's vocabulary lacks a part of the prompt, which reads to it as {known!r}")
-        return ids
+        return opening_of(self, prompt, separator)
 
     @final
     @property
@@ -118,6 +108,14 @@ class Tokenizer(ABC):
     def digest(self) -> str:
         """Hash of everything that decides which ids a text gets."""
         return hash_of(self.library.to_str())
+
+    @final
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the tokens and merges, which is the same whatever version of the library wrote them down."""
+        merges = json.loads(self.library.to_str())["model"].get("merges", ())
+        pairs = (merge if isinstance(merge, str) else " ".join(merge) for merge in merges)
+        return hash_of(self.kind, str(self.unknown), *self.pieces, *pairs)
 
     @final
     def to_json(self) -> str:

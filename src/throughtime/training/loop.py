@@ -180,7 +180,7 @@ class Trainer:
         if self.ranks.leads:
             remove_file(self.folder / CARD)  # of a run that was interrupted, and is not at its end now
             if best:
-                save_model(self.folder / "best", self.model, self._with_texts(self.best_facts), best)
+                self._save("best", self.model, self.best_facts, best)
 
     def _restore(self, start: Checkpoint) -> None:
         facts = start.facts
@@ -341,7 +341,7 @@ class Trainer:
             self.display.say(f"step {counts.steps:,}: the weights are not finite; this model is not kept")
         elif self.ranks.leads:
             for name in ("best", "last") if improved else ("last",):
-                save_model(self.folder / name, model, self._with_texts(facts))
+                self._save(name, model, facts)
             if self.recipe.training.sample_tokens:
                 self._write_sample(model)
         [seconds] = self.ranks.add_up([], [time.perf_counter() - began if self.ranks.leads else 0.0])
@@ -369,9 +369,12 @@ class Trainer:
     def _predictor(self, model: LanguageModel) -> OverRanks:
         return OverRanks(InTraining(model), self.ranks)
 
-    def _with_texts(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """Facts with the digests by which the texts are known again when the model is used."""
-        return {**facts, "texts": identity(self.dataset)["text"]}
+    def _save(self, name: str, model: LanguageModel, facts: dict[str, Any], weights: Any = None) -> None:
+        """Write a model folder; with the digests by which the texts are known again when the model is used."""
+        facts = {**facts, "texts": identity(self.dataset)["text"]}
+        save_model(
+            self.folder / name, model, facts, weights, self.dataset.tokenizer, separator=self.recipe.text.separator
+        )
 
     def _write_sample(self, model: LanguageModel) -> None:
         training = self.recipe.training
@@ -380,6 +383,7 @@ class Trainer:
                 model,
                 self.dataset.tokenizer,
                 tokens=training.sample_tokens,
+                separator=self.recipe.text.separator,
                 temperature=SAMPLE_TEMPERATURE,
                 seed=training.seed,
             )

@@ -42,6 +42,12 @@ class Loaded(NamedTuple):
     folder: Path
     """Where the model lies."""
 
+    @property
+    def separator(self) -> str:
+        """Text after which a document ends and the state is reset; empty: none."""
+        described = folders.read_description(self.folder, self.tokenizer.vocabulary_size)
+        return folders.separator_of(folders.find(self.folder), described)
+
 
 def load(run: str | Path) -> Loaded:
     """The best model of a run folder, or the model of a model folder.
@@ -51,7 +57,7 @@ def load(run: str | Path) -> Loaded:
     """
     place = folders.find(run)
     tokenizer = tokenizers.load(place.home / folders.TOKENIZER)
-    model = load_model(place.folder, tokenizer.vocabulary_size)
+    model = load_model(place.folder, tokenizer.vocabulary_size, tokenizer.fingerprint)
     return Loaded(model, tokenizer, folders.recipe_beside(place), place.folder)
 
 
@@ -124,7 +130,12 @@ def _from_root(name: str) -> str:
 
 
 def save_model(
-    folder: Path, model: LanguageModel, facts: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None
+    folder: Path,
+    model: LanguageModel,
+    facts: Mapping[str, Any],
+    weights: Mapping[str, Tensor] | None = None,
+    tokenizer: Tokenizer | None = None,
+    separator: str | None = None,
 ) -> None:
     """Write a model folder's own two files, or put new ones in their place, at no moment without a model there.
 
@@ -133,18 +144,30 @@ def save_model(
         model: what it is.
         facts: what is worth knowing of how the weights came about.
         weights: by name; None: the model's.
+        tokenizer: the one that the model was trained with; None: it is not written down.
+        separator: the text that ended documents, empty where there was none; None: it is not written down.
     """
     arrays = model.state_dict() if weights is None else weights
     make_own_folder(folder)
     folders.write_weights(folder, {name: array.numpy() for name, array in arrays.items()})
-    folders.write_description(folder, folders.Description(model.settings, model.vocabulary_size), VERSION, facts)
+    fingerprint = None if tokenizer is None else tokenizer.fingerprint
+    described = folders.Description(model.settings, model.vocabulary_size, fingerprint, separator)
+    folders.write_description(folder, described, VERSION, facts)
 
 
-def load_model(folder: Path, vocabulary_size: int) -> LanguageModel:
-    """The model in a folder, checked against its description and the tokeniser's size."""
-    settings = folders.read_description(folder, vocabulary_size).settings
-    with torch.device("meta"):
-        model = LanguageModel(settings, vocabulary_size)
+def load_model(folder: Path, vocabulary_size: int, tokenizer: str | None = None) -> LanguageModel:
+    """The model in a folder, checked against its description, and the size and fingerprint of the tokeniser.
+
+    Raises:
+        ThroughtimeError: where a part is missing, damaged, or does not belong to the others.
+    """
+    settings = folders.read_description(folder, vocabulary_size, tokenizer).settings
+    try:
+        with torch.device("meta"):
+            model = LanguageModel(settings, vocabulary_size)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        line = " ".join(str(error).split())
+        raise ThroughtimeError(f"{folder / folders.DESCRIPTION} does not describe a model: {line}") from None
     wanted = {name: tuple(array.shape) for name, array in model.state_dict().items()}
     arrays = folders.read_weights(folder, wanted).arrays
     model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()}, assign=True)

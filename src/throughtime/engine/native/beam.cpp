@@ -10,6 +10,7 @@ namespace {
 struct Beam {
     std::string text;
     double nats;
+    int64_t matched;
 };
 
 struct Candidate {
@@ -64,8 +65,9 @@ std::vector<Ended> search(const Network& network, const Search& wanted, const fl
         return -nats / std::pow((5 + (double)tokens) / 6, wanted.length_penalty);
     };
     std::vector<float> states(state, state + size), next_states, outputs(logits, logits + V);
-    std::vector<Beam> alive{{"", 0.0}}, following;
+    std::vector<Beam> alive{{"", 0.0, wanted.matched}}, following;
     std::vector<int64_t> parents, tokens;
+    std::vector<uint8_t> fresh;
     std::vector<Candidate> candidates;
     std::vector<Ended> ended;
     for (int64_t length = 1; length <= wanted.tokens; length++) {
@@ -74,21 +76,24 @@ std::vector<Ended> search(const Network& network, const Search& wanted, const fl
             follow(outputs.data() + beam * V, V, wanted, alive[beam].nats, (int64_t)beam, candidates);
         const size_t looked_at = std::min(candidates.size(), (size_t)(2 * wanted.beams));
         std::partial_sort(candidates.begin(), candidates.begin() + looked_at, candidates.end());
-        following.clear(), parents.clear(), tokens.clear();
+        following.clear(), parents.clear(), tokens.clear(), fresh.clear();
         for (size_t i = 0; i < looked_at && (int64_t)following.size() < wanted.beams; i++) {
             const Candidate& next = candidates[i];
-            const std::string& piece = wanted.pieces[next.token];
-            std::string text = alive[next.beam].text + piece;
+            const Beam& beam = alive[next.beam];
+            const std::string& piece = wanted.separator.all_pieces()[next.token];
+            const int64_t matched = wanted.separator.after(beam.matched, next.token);
+            const uint8_t begins = wanted.separator.ended(beam.matched);
+            std::string text = beam.text + piece;
             const size_t stop = stop_in(text, piece.size(), wanted.stops);
             if (stop == std::string::npos && length < wanted.tokens) {
-                following.push_back({std::move(text), next.nats});
-                parents.push_back(next.beam), tokens.push_back(next.token);
+                following.push_back({std::move(text), next.nats, matched});
+                parents.push_back(next.beam), tokens.push_back(next.token), fresh.push_back(begins);
                 continue;
             }
             std::vector<float> after(size), unread(V);
             copy_lane(network, states.data(), (int64_t)alive.size(), next.beam, after.data(), 1, 0);
-            network.run({1, 1, &next.token, nullptr, nullptr}, after.data(), after.data(), 1, unread.data(), threads);
-            ended.push_back({text.substr(0, stop), next.nats, score(next.nats, length), std::move(after)});
+            network.run({1, 1, &next.token, nullptr, &begins}, after.data(), after.data(), 1, unread.data(), threads);
+            ended.push_back({text.substr(0, stop), next.nats, score(next.nats, length), std::move(after), matched});
         }
         std::stable_sort(ended.begin(), ended.end(), [](const Ended& a, const Ended& b) { return a.score > b.score; });
         if (following.empty()) break;
@@ -103,8 +108,9 @@ std::vector<Ended> search(const Network& network, const Search& wanted, const fl
             copy_lane(network, states.data(), (int64_t)alive.size(), parents[lane], next_states.data(), lanes, lane);
         states.swap(next_states), alive.swap(following);
         outputs.resize(V * lanes);
-        network.run({1, lanes, tokens.data(), nullptr, nullptr}, states.data(), states.data(), 1, outputs.data(),
+        network.run({1, lanes, tokens.data(), nullptr, fresh.data()}, states.data(), states.data(), 1, outputs.data(),
                     threads);
+        wanted.pause();
     }
     if ((int64_t)ended.size() > wanted.best) ended.resize(wanted.best);
     return ended;

@@ -6,21 +6,25 @@
 #include <vector>
 
 #include "network.hpp"
+#include "separator.hpp"
 
 namespace throughtime {
 
 struct Search {
-    int64_t beams, best, tokens;      // texts followed at once, wanted, and the longest of them
-    double length_penalty;            // a text's score is -nats / ((5 + tokens) / 6) ^ this
-    std::vector<std::string> pieces;  // [V]: what a token stands for
-    std::vector<std::string> stops;   // each ends a text
-    std::vector<uint8_t> allowed;     // [V], or empty: all
+    int64_t beams, best, tokens;     // texts followed at once, wanted, and the longest of them
+    double length_penalty;           // a text's score is -nats / ((5 + tokens) / 6) ^ this
+    const Separator& separator;      // what the tokens stand for, and where documents end
+    int64_t matched;                 // bytes of it that the text before ends with
+    std::vector<std::string> stops;  // each ends a text
+    std::vector<uint8_t> allowed;    // [V], or empty: all
+    void (*pause)();                 // called after every step; it may throw to end the search
 };
 
 struct Ended {
     std::string text;  // without the stop that ended it
     double nats, score;
     std::vector<float> state;  // [S, 1, H], after the last token
+    int64_t matched;           // bytes of the separator that it ends with
 };
 
 // The best texts found, the best first, from the logits [V] of what comes next and the state [S, 1, H]. The search ends

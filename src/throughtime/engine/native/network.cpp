@@ -13,6 +13,8 @@ namespace {
 
 // A thread more has to have this much of the weights to read: to wake it and to meet it takes microseconds.
 constexpr size_t BYTES_A_THREAD = 512 << 10;
+// Weights that may be read in one call, in bytes.
+constexpr int64_t BYTES_AT_ONCE = (int64_t)1 << 33;
 
 // A thread's rows between layers, and below the first where that has no table. Small ones stay for the next call.
 thread_local std::vector<float> between[2], gathered;
@@ -80,6 +82,20 @@ int64_t Network::state_arrays() const {
     int64_t arrays = 0;
     for (const Packed& layer : layers) arrays += layer.arrays();
     return arrays;
+}
+
+int64_t Network::steps_at_once(int64_t B) const {
+    int64_t bytes = head.empty() ? 0 : head.front().size();
+    for (const Packed& layer : layers) bytes += layer.size();
+    return std::max<int64_t>(1, BYTES_AT_ONCE / (bytes + 1) / B);
+}
+
+void Network::outputs_of(const float* state, int64_t B, float* out, int threads) const {
+    Layer call{};
+    call.steps = 1, call.lanes = B;
+    call.x = state + (state_arrays() - layers.back().arrays()) * B * units();
+    call.y = out;
+    head.front().run(call, threads);
 }
 
 void Network::run(const Steps& steps, const float* before, float* after, int64_t wanted, float* out,

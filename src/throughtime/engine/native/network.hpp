@@ -29,6 +29,7 @@ class Packed {
     int64_t inputs() const { return D; }
     int64_t units() const { return H; }
     int64_t vocabulary() const { return V; }
+    int64_t size() const { return (int64_t)bytes; }
     int arrays() const { return kernel->carries_hidden ? 1 : 2; }  // of a state
 };
 
@@ -38,6 +39,12 @@ struct Steps {
     const int64_t* ids;    // [T, B]
     const float* x;        // [T, B, D]
     const uint8_t* fresh;  // [T, B]: where a lane begins anew; null: nowhere
+
+    // So many steps from one on.
+    Steps from(int64_t begin, int64_t count, int64_t D) const {
+        const int64_t before = begin * B;
+        return {count, B, ids ? ids + before : nullptr, x ? x + before * D : nullptr, fresh ? fresh + before : nullptr};
+    }
 };
 
 // Tokens or vectors go in; logits, or the last layer's output where there is no head, come out. The state lies in one
@@ -67,6 +74,10 @@ class Network {
     int64_t outputs() const { return head.empty() ? units() : head.front().units(); }
     int64_t state_arrays() const;
 
+    // Steps of B lanes that take a fraction of a second, by the weights that have to be read: a longer call is cut.
+    int64_t steps_at_once(int64_t B) const;
+    // What a network with a head puts out after a state [S, B, H]: out [B, outputs].
+    void outputs_of(const float* state, int64_t B, float* out, int threads) const;
     // The outputs of the last `wanted` steps go to out [wanted, B, outputs]. `before` may be `after`. Throws
     // std::invalid_argument where there is no layer. Memory does not grow with T.
     void run(const Steps& steps, const float* before, float* after, int64_t wanted, float* out, int threads) const;

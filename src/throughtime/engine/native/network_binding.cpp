@@ -1,4 +1,4 @@
-// Networks and samplers as Python sees them.
+// Networks as Python sees them.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/optional.h>
@@ -6,6 +6,8 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <chrono>
+#include <deque>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -15,28 +17,21 @@
 #include "array.hpp"
 #include "beam.hpp"
 #include "bindings.hpp"
+#include "bound.hpp"
 #include "levels.hpp"
 #include "network.hpp"
 #include "sampler.hpp"
-
-namespace nb = nanobind;
+#include "separator.hpp"
 
 namespace throughtime {
 namespace {
 
-void check(bool holds, const char* otherwise) {
-    if (!holds) throw nb::value_error(otherwise);
-}
+constexpr int64_t MOST_BEAMS = (int64_t)1 << 32;
 
-// `otherwise` makes the message, only where it is needed.
-template <class Message>
-void check(bool holds, Message otherwise) {
-    if (!holds) throw nb::value_error(std::string(otherwise()).c_str());
-}
-
-// A network, and the level its kernels are of.
+// A network, the level its kernels are of, and how many calls run it.
 struct Bound : Network {
     const Level* level;
+    mutable int users = 0;
     Bound(const Bound&) = delete;
     Bound(const std::string& name, size_t table_bytes) : Network(table_bytes), level(level_of(name)) {
         if (!level) throw nb::key_error(("there is no level " + name).c_str());
@@ -71,12 +66,25 @@ struct Bound : Network {
         });
     }
 
-    void check_ids(const int64_t* all, int64_t count) const {
+    // Before a layer is added: who runs the network meanwhile would read what is moved.
+    void check_still() const { check(users == 0, "the network is running in another thread"); }
+
+    // A copy, which no other thread can change once it has been checked.
+    std::vector<int64_t> checked_ids(const Array<const int64_t, 2>& given) const {
         check(ids() > 0, "this network reads vectors, not ids");
-        for (int64_t i = 0; i < count; i++)
-            if (all[i] < 0 || all[i] >= ids())
+        std::vector<int64_t> all(given.data(), given.data() + given.size());
+        for (const int64_t id : all)
+            if (id < 0 || id >= ids())
                 throw nb::index_error(
-                    ("id " + std::to_string(all[i]) + " is not in a vocabulary of " + std::to_string(ids())).c_str());
+                    ("id " + std::to_string(id) + " is not in a vocabulary of " + std::to_string(ids())).c_str());
+        return all;
+    }
+
+    void check_matched(const Separator& separator, const int64_t* matched_B, int64_t B) const {
+        check(!separator.size() || (int64_t)separator.all_pieces().size() == ids(),
+              "the separator is of another vocabulary");
+        for (int64_t b = 0; b < B; b++)
+            check(matched_B[b] >= 0 && matched_B[b] <= separator.size(), "more is matched than the separator has");
     }
 
     typedef std::optional<Array<const uint8_t, 2>> Fresh;
@@ -93,17 +101,27 @@ struct Bound : Network {
         if (fresh) steps.fresh = fresh->data();
         auto after = Array<float, 3>::unwritten(before.shape(0), B, units());
         auto out = Array<float, 3>::unwritten(wanted, B, outputs());
-        {
-            const Unlocked unlocked;
-            run(steps, before.data(), after.data(), wanted, out.data(), threads);
+        const Use use(users);
+        const float* start = before.data();
+        float* free = out.data();
+        // Steps of a stretch of which nothing is wanted come first.
+        for (int64_t begin = 0, count; begin < T; begin += count) {
+            if (begin) heed_signals();
+            count = std::min(T - begin, steps_at_once(B));
+            const int64_t here = std::min(count, std::max<int64_t>(0, begin + count - (T - wanted)));
+            {
+                const Unlocked unlocked;
+                run(steps.from(begin, count, ids() ? 0 : inputs()), start, after.data(), here, free, threads);
+            }
+            start = after.data(), free += here * B * outputs();
         }
         return {std::move(out), std::move(after)};
     }
 
-    Fed feed_ids(Array<const int64_t, 2> ids, const Fresh& fresh, Array<const float, 3> before, int64_t wanted,
+    Fed feed_ids(Array<const int64_t, 2> given, const Fresh& fresh, Array<const float, 3> before, int64_t wanted,
                  int threads) const {
-        check_ids(ids.data(), ids.size());
-        return feed({ids.shape(0), ids.shape(1), ids.data(), nullptr, nullptr}, fresh, before, wanted, threads);
+        const std::vector<int64_t> all = checked_ids(given);
+        return feed({given.shape(0), given.shape(1), all.data(), nullptr, nullptr}, fresh, before, wanted, threads);
     }
 
     Fed feed_vectors(Array<const float, 3> x, const Fresh& fresh, Array<const float, 3> before, int64_t wanted,
@@ -117,10 +135,10 @@ struct Bound : Network {
     void nats(Array<const float, 2> logits_NV, Array<const int64_t, 1> targets_N, Array<double, 1> nats_N) const {
         const int64_t N = logits_NV.shape(0), V = logits_NV.shape(1);
         check(targets_N.size() == N && nats_N.size() == N, "logits, targets and nats should be as many");
-        for (int64_t i = 0; i < N; i++)
-            check(targets_N.data()[i] >= 0 && targets_N.data()[i] < V, "a target is not in the vocabulary");
+        const std::vector<int64_t> targets(targets_N.data(), targets_N.data() + N);
+        for (const int64_t target : targets) check(target >= 0 && target < V, "a target is not in the vocabulary");
         const Unlocked unlocked;
-        level->target_nats(logits_NV.data(), N, V, targets_N.data(), nats_N.data());
+        level->target_nats(logits_NV.data(), N, V, targets.data(), nats_N.data());
     }
 
     void probabilities(Array<const float, 2> logits_BV, Array<const float, 1> bias_V, Array<double, 2> out_BV) const {
@@ -132,45 +150,97 @@ struct Bound : Network {
         level->whole_probabilities(logits_BV.data(), B, V, bias_V.data(), out_BV.data());
     }
 
-    // Draws tokens [T, B]: each lane's from its logits [1, B, V], which are then those after it, as the state is.
-    void generate(Array<float, 3> logits, Array<float, 3> state, std::vector<Sampler*> samplers,
-                  Array<int64_t, 2> tokens, int threads) const {
-        const int64_t B = (int64_t)samplers.size(), V = outputs();
-        check(B > 0 && ids() == V, "a network that writes what it reads, and a sampler for each lane, are needed");
+    // The outputs [B, O] after a state.
+    Array<float, 2> outputs_after(Array<const float, 3> state, int threads) const {
+        const int64_t B = state.shape(1);
+        check(ids() && ids() == outputs() && B > 0 && threads > 0,
+              "a network with a head, a lane and a thread are needed");
+        check_state(B, state);
+        auto out = Array<float, 2>::unwritten(B, outputs());
+        const Use use(users);
+        const Unlocked unlocked;
+        outputs_of(state.data(), B, out.data(), threads);
+        return out;
+    }
+
+    // Draws tokens [T, B]: each lane's from its logits [1, B, V], which are then those after it, as the state is, and
+    // what it has matched of the separator. A lane that can draw nothing has -1 from there on, and stays as it is.
+    void generate(Array<float, 3> logits, Array<float, 3> state, const std::vector<const BoundSampler*>& samplers,
+                  const Separator& separator, Array<int64_t, 1> matched, Array<int64_t, 2> tokens, int threads) const {
+        const int64_t B = (int64_t)samplers.size(), V = outputs(), S = state_arrays(), H = units();
+        check(B > 0 && threads > 0 && ids() == V,
+              "a network that writes what it reads, a thread and a sampler for each lane are needed");
         check_state(B, state);
         check(logits.shape(0) == 1 && logits.shape(1) == B && logits.shape(2) == V,
               "the logits should have shape [1, B, V]");
-        check(tokens.shape(1) == B, "the tokens should have a column for each lane");
-        for (const Sampler* sampler : samplers) check(sampler->vocabulary == V, "a sampler is of another vocabulary");
+        check(tokens.shape(1) == B && matched.size() == B, "the tokens should have a column for each lane");
+        std::vector<int64_t> at(matched.data(), matched.data() + B), drawn(B);
+        check_matched(separator, at.data(), B);
+        std::vector<Sampler*> all;
+        std::deque<Use> uses;
+        uses.emplace_back(users);
+        for (const BoundSampler* sampler : samplers) {
+            check(sampler->vocabulary == V, "a sampler is of another vocabulary");
+            sampler->check_free();
+            uses.emplace_back(sampler->users);
+            all.push_back(const_cast<BoundSampler*>(sampler));
+        }
+        std::vector<uint8_t> fresh(B);
+        std::vector<float> kept;
         const Unlocked unlocked;
         for (int64_t t = 0; t < tokens.shape(0); t++) {
-            int64_t* drawn = tokens.data() + t * B;
-            choose(samplers.data(), B, logits.data(), drawn, threads);
-            for (int64_t b = 0; b < B; b++)
-                if (drawn[b] < 0) throw std::invalid_argument("no token that is allowed can follow");
-            run({1, B, drawn, nullptr, nullptr}, state.data(), state.data(), 1, logits.data(), threads);
+            choose(all.data(), B, logits.data(), drawn.data(), threads);
+            std::copy(drawn.begin(), drawn.end(), tokens.data() + t * B);
+            kept.clear();
+            for (int64_t b = 0; b < B; b++) {
+                fresh[b] = separator.ended(at[b]);
+                if (drawn[b] >= 0) {
+                    at[b] = separator.after(at[b], drawn[b]);
+                    continue;
+                }
+                drawn[b] = 0;  // read, and taken back below
+                for (int64_t s = 0; s < S; s++)
+                    kept.insert(kept.end(), state.data() + (s * B + b) * H, state.data() + (s * B + b + 1) * H);
+                kept.insert(kept.end(), logits.data() + b * V, logits.data() + (b + 1) * V);
+            }
+            run({1, B, drawn.data(), nullptr, fresh.data()}, state.data(), state.data(), 1, logits.data(), threads);
+            const float* from = kept.data();
+            for (int64_t b = 0; b < B && !kept.empty(); b++) {
+                if (tokens.data()[t * B + b] >= 0) continue;
+                for (int64_t s = 0; s < S; s++, from += H) std::copy(from, from + H, state.data() + (s * B + b) * H);
+                std::copy(from, from + V, logits.data() + b * V);
+                from += V;
+            }
         }
+        std::copy(at.begin(), at.end(), matched.data());
     }
 
-    // (text, nats, score, state) of each text found, from the logits [V] of what comes next and the state [S, 1, H].
-    nb::list search(Array<const float, 1> logits, Array<const float, 3> state, const std::vector<nb::bytes>& pieces,
-                    const std::vector<nb::bytes>& stops, std::optional<Array<const uint8_t, 1>> allowed, int64_t beams,
-                    int64_t best, int64_t tokens, double length_penalty, int threads) const {
-        const auto strings = [](const std::vector<nb::bytes>& all) {
-            std::vector<std::string> found;
-            for (const nb::bytes& one : all) found.emplace_back(one.c_str(), one.size());
-            return found;
-        };
+    // (text, nats, score, state, matched) of each text found, from the logits [V] of what comes next, the state
+    // [S, 1, H], and what the text before has matched of the separator.
+    nb::list search(Array<const float, 1> logits, Array<const float, 3> state, const Separator& separator,
+                    int64_t matched, const std::vector<nb::bytes>& stops,
+                    std::optional<Array<const uint8_t, 1>> allowed, int64_t beams, int64_t best, int64_t tokens,
+                    double length_penalty, int threads) const {
         const int64_t V = outputs();
-        check(ids() == V && (int64_t)pieces.size() == V,
+        check(ids() == V && (int64_t)separator.all_pieces().size() == V,
               "a network that writes what it reads, and a piece a token, are needed");
+        check_matched(separator, &matched, 1);
         check_state(1, state);
         check(logits.size() == V, "there should be a logit for each token");
         check(!allowed || allowed->size() == V, "the allowed tokens should be a mask of all");
-        check(beams > 0 && best > 0 && tokens > 0 && threads > 0, "there should be at least one of each");
-        Search wanted{beams, best, tokens, length_penalty, strings(pieces), strings(stops), {}};
+        check(beams > 0 && beams <= MOST_BEAMS && best > 0 && tokens > 0 && threads > 0,
+              "there should be at least one of each");
+        Search wanted{beams, best, tokens, length_penalty, separator, matched, strings(stops), {}, [] {
+                          static thread_local auto heeded = std::chrono::steady_clock::now();
+                          const auto now = std::chrono::steady_clock::now();
+                          if (now - heeded < std::chrono::milliseconds(50)) return;
+                          heeded = now;
+                          const nb::gil_scoped_acquire acquire;
+                          heed_signals();
+                      }};
         for (const std::string& stop : wanted.stops) check(!stop.empty(), "a stop should not be empty");
         if (allowed) wanted.allowed.assign(allowed->data(), allowed->data() + V);
+        const Use use(users);
         std::vector<Ended> found;
         {
             const Unlocked unlocked;
@@ -180,7 +250,8 @@ struct Bound : Network {
         for (Ended& one : found) {
             const auto after = Array<float, 3>::unwritten(state_arrays(), 1, units());
             std::copy(one.state.begin(), one.state.end(), after.data());
-            result.append(nb::make_tuple(nb::bytes(one.text.data(), one.text.size()), one.nats, one.score, after));
+            result.append(
+                nb::make_tuple(nb::bytes(one.text.data(), one.text.size()), one.nats, one.score, after, one.matched));
         }
         return result;
     }
@@ -189,30 +260,14 @@ struct Bound : Network {
 }  // namespace
 
 void bind_network(nb::module_& m) {
-    nb::class_<Sampler>(m, "Sampler")
-        .def(
-            "__init__",
-            [](Sampler* self, int64_t vocabulary, double temperature, int64_t top_k, double top_p, double min_p,
-               double repetition_penalty, uint64_t seed, std::optional<Array<const uint8_t, 1>> allowed) {
-                std::vector<uint8_t> mask;
-                if (allowed) mask.assign(allowed->data(), allowed->data() + allowed->size());
-                check(!allowed || (int64_t)mask.size() == vocabulary, "the allowed tokens should be a mask of all");
-                new (self) Sampler({temperature, top_k, top_p, min_p, repetition_penalty, seed}, vocabulary, mask);
-            },
-            nb::arg("vocabulary"), nb::arg("temperature"), nb::arg("top_k"), nb::arg("top_p"), nb::arg("min_p"),
-            nb::arg("repetition_penalty"), nb::arg("seed"), nb::arg("allowed").none())
-        .def("see", [](Sampler& self, Array<const int64_t, 1> tokens) {
-            for (int64_t i = 0; i < tokens.size(); i++) {
-                check(tokens.data()[i] >= 0 && tokens.data()[i] < self.vocabulary, "a token is not in the vocabulary");
-                self.see(tokens.data()[i]);
-            }
-        });
+    bind_sampling(m);
     nb::class_<Bound>(m, "Network")
         .def(nb::init<const std::string&, size_t>(), nb::arg("level"), nb::arg("table_bytes"))
         .def(
             "embed",
             [](Bound& self, Array<const float, 2> rows) {
                 check(rows.size() > 0, "the embedding should have shape [V, D]");
+                self.check_still();
                 self.embed(rows.data(), rows.shape(0), rows.shape(1));
             },
             nb::arg("rows"))
@@ -221,6 +276,7 @@ void bind_network(nb::module_& m) {
             [](Bound& self, const std::string& cell, const std::string& weights, Array<const float, 2> W,
                std::optional<Array<const float, 2>> U, Array<const float, 1> vectors, int threads) {
                 const Recurrence& kernel = self.kernel(cell, weights);
+                self.check_still();
                 self.add(kernel, Bound::given(kernel, W, U, vectors, threads));
             },
             nb::arg("cell"), nb::arg("weights"), nb::arg("W"), nb::arg("U").none(), nb::arg("vectors"),
@@ -229,6 +285,7 @@ void bind_network(nb::module_& m) {
             "head",
             [](Bound& self, const std::string& weights, Array<const float, 2> W, Array<const float, 1> b, int threads) {
                 const Recurrence& kernel = self.kernel("affine", weights);
+                self.check_still();
                 self.put_head(kernel, Bound::given(kernel, W, std::nullopt, b, threads));
             },
             nb::arg("weights"), nb::arg("W"), nb::arg("b"), nb::arg("threads"))
@@ -238,11 +295,12 @@ void bind_network(nb::module_& m) {
              nb::arg("wanted"), nb::arg("threads"))
         .def("nats", &Bound::nats, nb::arg("logits"), nb::arg("targets"), nb::arg("nats"))
         .def("probabilities", &Bound::probabilities, nb::arg("logits"), nb::arg("bias"), nb::arg("out"))
-        .def("generate", &Bound::generate, nb::arg("logits"), nb::arg("state"), nb::arg("samplers"), nb::arg("tokens"),
-             nb::arg("threads"))
-        .def("search", &Bound::search, nb::arg("logits"), nb::arg("state"), nb::arg("pieces"), nb::arg("stops"),
-             nb::arg("allowed").none(), nb::arg("beams"), nb::arg("best"), nb::arg("tokens"), nb::arg("length_penalty"),
-             nb::arg("threads"));
+        .def("outputs_after", &Bound::outputs_after, nb::arg("state"), nb::arg("threads"))
+        .def("generate", &Bound::generate, nb::arg("logits"), nb::arg("state"), nb::arg("samplers"),
+             nb::arg("separator"), nb::arg("matched"), nb::arg("tokens"), nb::arg("threads"))
+        .def("search", &Bound::search, nb::arg("logits"), nb::arg("state"), nb::arg("separator"), nb::arg("matched"),
+             nb::arg("stops"), nb::arg("allowed").none(), nb::arg("beams"), nb::arg("best"), nb::arg("tokens"),
+             nb::arg("length_penalty"), nb::arg("threads"));
 }
 
 }  // namespace throughtime
