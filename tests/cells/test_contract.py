@@ -18,6 +18,7 @@ from throughtime import cells, engine
 from throughtime.cells import native
 from throughtime.cells.base import Embedded
 from throughtime.cells.masks import Masks, draw_mask, drop
+from throughtime.cells.sequence import segments
 from throughtime.cells.stack import Stack
 from throughtime.cells.state import detach, from_arrays, leaves, map_state, select_rows, to_arrays
 from throughtime.errors import SettingError
@@ -633,7 +634,7 @@ def test_a_stack_is_its_layers_one_above_the_other(name, engine):
 
 @pytest.mark.parametrize("name", cells.names())
 def test_dropout_falls_between_layers_and_only_with_noise(name):
-    stack = Stack([cells.create(name, size, 64) for size in (5, 64)], dropout=0.5)
+    stack = Stack([cells.create(name, size, 64) for size in (5, 64)], dropout=0.5).eval()
     x_TBD = torch.randn(T, 3, 5)
     still, still_again = (stack(x_TBD)[0] for _ in range(2))
     assert torch.equal(still, still_again)
@@ -648,7 +649,7 @@ def test_dropout_falls_between_layers_and_only_with_noise(name):
 @pytest.mark.parametrize(("weight_drop", "recurrent_dropout"), [(0.4, 0.0), (0.0, 0.4), (0.4, 0.2)])
 def test_a_stack_draws_masks_once_a_window_layer_by_layer(name, weight_drop, recurrent_dropout):
     layers = [cells.create(name, size, 6).double() for size in (5, 6)]
-    stack = Stack(layers, 0.3, weight_drop, recurrent_dropout)
+    stack = Stack(layers, 0.3, weight_drop, recurrent_dropout).eval()
     x_TBD, state = draw(stack)
     noise = torch.Generator().manual_seed(1)
     y_TBH = x_TBD
@@ -699,10 +700,8 @@ def test_recurrent_matrices_start_orthogonal(name):
 
 
 def test_segments_cover_the_window_once():
-    from throughtime.cells.base import _segments
-
     fresh_TB, flow_TB = marks()
-    pieces = list(_segments(T, fresh_TB, flow_TB))
+    pieces = list(segments(T, fresh_TB, flow_TB))
     assert pieces == [(0, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7)]
     assert all(a[1] == b[0] for a, b in pairwise(pieces))
-    assert list(_segments(T, None, None)) == [(0, T)]
+    assert list(segments(T, None, None)) == [(0, T)]

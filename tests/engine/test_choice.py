@@ -7,10 +7,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from throughtime import cells, engine
 from throughtime.engine import choice
 from throughtime.errors import SettingError
+from throughtime.models.language import LanguageModel
+from throughtime.recipe import Model
 
 
 def run(*arguments, wanted):
@@ -63,15 +66,28 @@ def test_a_level_that_is_not_there_is_one_line(command, tmp_path):
 
 
 @pytest.mark.usefixtures("_no_kernels")
-def test_without_kernels_native_is_refused_and_auto_is_not():
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({}, "installed without kernels"),
+        ({"engine": "native"}, "installed without kernels; native was asked for"),
+        ({"precision": "bf16"}, "installed without kernels; bf16 was asked for"),
+        ({"engine": "native", "precision": "bf16"}, "installed without kernels; native and bf16 was asked for"),
+    ],
+    ids=["auto", "native", "bf16", "both"],
+)
+def test_without_kernels_cells_run_on_pytorch_and_say_so(asked, reason):
     assert engine.levels() == []
     assert engine.kernel("gru") is None
     assert engine.describe().startswith("no native kernels: the package was installed without a C++ compiler")
-    with pytest.raises(SettingError, match="gru cannot run native: the package was installed without kernels"):
-        cells.create("gru", 3, 4, engine="native")
-    assert cells.create("gru", 3, 4).engine == "torch"
-    with pytest.raises(SettingError, match="precision bf16 needs the native engine, and the cell gru runs on torch"):
-        cells.create("gru", 3, 4, precision="bf16")
+    cell = cells.create("gru", 3, 4, **asked)
+    assert (cell.engine, cell.reason) == ("torch", reason)
+    x_TBD = torch.ones(5, 2, 3)
+    twin = cells.create("gru", 3, 4, engine="torch")
+    twin.load_state_dict(cell.state_dict())
+    assert torch.equal(cell(x_TBD)[0], twin(x_TBD)[0])
+    model = LanguageModel(Model(cell="minlstm", hidden_size=4, **asked), 7)
+    assert (model.engine, model.engine_reason) == ("reference", reason)
 
 
 @pytest.mark.skipif(not engine.levels(), reason="no engine")

@@ -9,10 +9,10 @@ Axes: T time, B batch (lane), D input, H hidden, G gates, V rows of a table.
 from __future__ import annotations
 
 import inspect
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, ClassVar, NamedTuple, final
 
 import torch
@@ -20,16 +20,29 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 
 from throughtime import engine as engines
-from throughtime.cells import native
+from throughtime.cells import checking, native, transforms
 from throughtime.cells.masks import Masks
-from throughtime.cells.state import State, leaves, reset_rows, scale_gradient
+from throughtime.cells.sequence import Unroll, run_segments, unroll_steps
+from throughtime.cells.state import State
+from throughtime.cells.weights import input_matrix, recurrent_matrix, whole_size
 from throughtime.engine.forms import FORMS, Form
 from throughtime.errors import SettingError
 
-Unroll = Callable[..., tuple[Tensor, State]]
-"""`(cell, x_TBD, state) -> (y_TBH, state)`: a whole sequence without resets, gradients flowing freely. T >= 1.
-
-Where weights are masked, and only there, the `Masks` come as a fourth argument."""
+__all__ = [
+    "ENGINES",
+    "Cell",
+    "Embedded",
+    "Family",
+    "GatedCell",
+    "Unroll",
+    "create",
+    "family",
+    "input_matrix",
+    "names",
+    "recurrent_matrix",
+    "register",
+    "unroll_steps",
+]
 
 ENGINES = ("auto", "native", "torch", "reference")
 
@@ -42,31 +55,45 @@ class Embedded(NamedTuple):
 
 
 class Cell(nn.Module, ABC):
-    """One layer of recurrence. The state goes in and comes back; it is never kept on the module.
+    """One layer of recurrence. Time comes first: inputs are [T, B, D]. The state is an argument and a result.
+
+    `step` may be called on its own; its arguments are checked, and its output and state are different arrays.
 
     Attributes:
         equations: one step, as text.
         recurrent: name of the parameter [G * H, H] that h_(t-1) is multiplied with; None: no such product, no masks.
+        form: the parameters as a kernel names them; None: no kernel.
         input_size: D.
         hidden_size: H, the size of the output too.
-        engine: which form runs a sequence: `native`, `torch` or `reference`.
-        reason: why that one, in a few words.
         precision: of the products of the native form, one of `engine.PRECISIONS`.
     """
 
     equations: ClassVar[str]
     recurrent: ClassVar[str | None] = None
-    engine: str = "reference"
-    reason: str = "asked for"
+    form: ClassVar[Form | None] = None
+    __jit_unused_properties__: ClassVar[list[str]] = ["engine", "reason"]
     precision: str = "float32"
+    _asked: str = "reference"
+    _expected: checking.Expected | None = None
+    _stepped: checking.Stepped = checking.Stepped()
 
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__()
-        if min(input_size, hidden_size) < 1:
+        self.input_size, self.hidden_size = whole_size("input_size", input_size), whole_size("hidden_size", hidden_size)
+        if min(self.input_size, self.hidden_size) < 1:
             raise SettingError(f"a cell needs sizes of at least 1, got input {input_size} and hidden {hidden_size}")
-        self.input_size, self.hidden_size = input_size, hidden_size
         self._unroll: Unroll = unroll_steps
         self._form: Form | None = None
+
+    def __init_subclass__(cls, **arguments: Any):
+        super().__init_subclass__(**arguments)
+        if "step" in vars(cls):
+            cls._plain_step, cls.step = cls.step, _checked(cls.step)  # type: ignore[method-assign]
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """As PyTorch's; `step` checks its arguments anew."""
+        self._stepped = checking.Stepped()
+        super().register_parameter(name, param)
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
@@ -79,6 +106,9 @@ class Cell(nn.Module, ABC):
         A cell that names its `recurrent` matrix takes `masks: Masks | None = None` too, and hands it to `product`.
         """
 
+    _plain_step: Callable[..., tuple[Tensor, State]]
+    """`step` as its class defines it, without the checks."""
+
     @final  # type: ignore[misc]  # nn.Module declares forward as an attribute
     def forward(
         self,
@@ -88,14 +118,16 @@ class Cell(nn.Module, ABC):
         flow_TB: Tensor | None = None,
         masks: Masks | None = None,
     ) -> tuple[Tensor, State]:
-        """Run a sequence.
+        """Run a sequence. Time comes first, then the lanes of the batch: x_TBD is [T, B, D].
 
-        The native form takes float32 in main memory; anything else runs on the form that would be used without it.
+        The native form takes float32 in main memory. Anything else, and any call under a transformation of PyTorch
+        (`cells.transforms`), runs on the form that would be used without it.
 
         Args:
-            x: the inputs x_TBD, or the rows of a table.
-            state: the state to begin with; None: the initial state.
-            fresh_TB: true where a row's state is reset before the step reads its input.
+            x: the inputs x_TBD [T, B, D], time first, of the parameters' kind; or the rows of a table.
+            state: the state to begin with: the cell's own class, or its arrays [B, H] in order (PyTorch's [1, B, H] as
+                well); None: the initial state.
+            fresh_TB: bool; true where a row's state is reset before the step reads its input.
             flow_TB: scales the gradient that passes from step t back to the state before it: 1 lets it pass, 0 cuts.
             masks: what every step leaves out of the product with the state.
 
@@ -103,47 +135,66 @@ class Cell(nn.Module, ABC):
             The outputs y_TBH and the state after the last step.
 
         Raises:
-            ValueError: where an array has the wrong shape.
+            ThroughtimeError: where an argument or a parameter has the wrong kind, shape or device.
             SettingError: where there are masks and no product with the state.
         """
+        transform = transforms.active()
+        if transform is transforms.TRACING:
+            with transforms.quiet():
+                return self._run(x, state, fresh_TB, flow_TB, masks, transform)
+        return self._run(x, state, fresh_TB, flow_TB, masks, transform)
+
+    def _run(
+        self,
+        x: Tensor | Embedded,
+        state: State,
+        fresh_TB: Tensor | None,
+        flow_TB: Tensor | None,
+        masks: Masks | None,
+        transform: transforms.Transform | None,
+    ) -> tuple[Tensor, State]:
         inputs, ids_TB = x if isinstance(x, Embedded) else (x, None)
-        if inputs.dim() != (3 if ids_TB is None else 2) or inputs.shape[-1] != self.input_size:
-            axes, name = ("[T, B, ", "x_TBD") if ids_TB is None else ("[V, ", "rows_VD")
-            raise ValueError(f"{name} should have shape {axes}{self.input_size}], got {list(inputs.shape)}")
-        steps, lanes = (inputs if ids_TB is None else ids_TB).shape[:2]
-        shaped = [("fresh_TB", fresh_TB, [steps, lanes]), ("flow_TB", flow_TB, [steps, lanes])]
-        if masks is not None:
-            shaped.append(("masks.weights", masks.weights, list(self.recurrent_weights().shape)))
-            shaped.append(("masks.state_BH", masks.state_BH, [lanes, self.hidden_size]))
-        for name, array, shape in shaped:
-            if array is not None and list(array.shape) != shape:
-                raise ValueError(f"{name} should have shape {shape}, got {list(array.shape)}")
-        state = self.initial_state(lanes) if state is None else state
-        for array in leaves(state):
-            if list(array.shape) != [lanes, self.hidden_size]:
-                raise ValueError(
-                    f"a state should have shape {[lanes, self.hidden_size]}, got {list(array.shape)}; "
-                    "see cells.state.select_rows"
-                )
-        if self._form and steps and lanes:
+        inputs, ids_TB, state, steps, lanes = checking.check_call(self, inputs, ids_TB, state, fresh_TB, flow_TB, masks)
+        if self._form and transform is None and engines.level() and steps and lanes:
             parameters = native.parameters_of(self, self._form)
-            if native.takes(parameters, inputs, *leaves(state)):
+            if native.takes(parameters, masks, inputs, state):
                 return native.run(parameters, self.precision, inputs, ids_TB, state, fresh_TB, flow_TB, masks)
         x_TBD = inputs if ids_TB is None else embedding(ids_TB, inputs)
-        # A fused form takes masked weights as it takes any; a state masked in the product alone is nothing it knows.
-        unroll = unroll_steps if masks is not None and masks.state_BH is not None else self._unroll
-        given = () if masks is None else (masks,)
-        outputs, initial = [], self.initial_state(lanes)
-        for start, stop in _segments(steps, fresh_TB, flow_TB):
-            if flow_TB is not None:
-                state = scale_gradient(state, flow_TB[start])
-            if fresh_TB is not None:
-                state = reset_rows(state, fresh_TB[start], initial)
-            y_TBH, state = unroll(self, x_TBD[start:stop], state, *given)
-            outputs.append(y_TBH)
-        if len(outputs) == 1:
-            return outputs[0], state
-        return torch.cat(outputs) if outputs else x_TBD.new_zeros(0, lanes, self.hidden_size), state
+        unroll = self._unroll
+        if (transform and transform.elementary) or (masks is not None and masks.state_BH is not None):
+            # A fused form takes masked weights as it takes any, but no state that is masked in the product alone.
+            unroll = unroll_steps
+        return run_segments(self, unroll, x_TBD, state, fresh_TB, flow_TB, masks)
+
+    @property
+    def engine(self) -> str:
+        """The form that would run a sequence now: `native`, `torch` or `reference`."""
+        return self._running()[0]
+
+    @property
+    def reason(self) -> str:
+        """Why that form runs, in a few words."""
+        return self._running()[1]
+
+    def _running(self) -> tuple[str, str]:
+        transform = transforms.active()
+        fused = self._unroll is not unroll_steps and not (transform and transform.elementary)
+        otherwise = "torch" if fused else "reference"
+        if self._form is None:
+            why = "the cell has no kernel" if self._asked == "auto" else "asked for"
+            return otherwise, f"under {transform.name}" if transform and transform.elementary else why
+        obstacle = engines.obstacle() or native.obstacle(self.any_parameter())
+        if obstacle is None and transform is not None:
+            obstacle = f"under {transform.name} no kernel runs"
+        if obstacle is None:
+            return "native", f"kernels of level {engines.level()}, {self.precision}"
+        asked = " and ".join(
+            [*["native"] * (self._asked == "native"), *[self.precision] * (self.precision != "float32")]
+        )
+        return otherwise, f"{obstacle}; {asked} was asked for" if asked else obstacle
+
+    def extra_repr(self) -> str:
+        return f"input_size={self.input_size}, hidden_size={self.hidden_size}, engine={self.engine}"
 
     @final
     def recurrent_weights(self, masks: Masks | None = None) -> Tensor:
@@ -163,6 +214,8 @@ class Cell(nn.Module, ABC):
     @final
     def product(self, hidden_BH: Tensor, masks: Masks | None) -> Tensor:
         """U h_(t-1), [B, G * H], without what the masks leave out."""
+        if masks is None and self.recurrent is not None:
+            return linear(hidden_BH, getattr(self, self.recurrent))
         if masks is not None and masks.state_BH is not None:
             hidden_BH = hidden_BH * masks.state_BH
         return linear(hidden_BH, self.recurrent_weights(masks))
@@ -170,8 +223,24 @@ class Cell(nn.Module, ABC):
     @final
     def zeros(self, batch_size: int) -> Tensor:
         """Zeros of shape [B, H] where the parameters are, for an initial state."""
-        like = next(self.parameters())  # which may be dealt to several processes; a state never is
+        like = self.any_parameter()  # which may be dealt to several processes; a state never is
+        if like is None:
+            return torch.zeros(batch_size, self.hidden_size)
         return torch.zeros(batch_size, self.hidden_size, dtype=like.dtype, device=like.device)
+
+    @final
+    def any_parameter(self) -> Tensor | None:
+        """One of the cell's arrays, for their kind and device; None where it has none."""
+        for array in self._parameters.values():
+            if array is not None:
+                return array
+        # Parameters may be made by a parametrization, and are plain attributes in the replicas of nn.DataParallel.
+        found = [
+            *self.parameters(),
+            *self.buffers(),
+            *(value for value in vars(self).values() if isinstance(value, Tensor)),
+        ]
+        return found[0] if found else None
 
 
 class GatedCell(Cell):
@@ -190,24 +259,37 @@ class GatedCell(Cell):
         return {name: values for name, values in self.gates(x_BD, state).items() if name != "candidate"}
 
 
-def unroll_steps(cell: Cell, x_TBD: Tensor, state: State, *masks: Masks) -> tuple[Tensor, State]:
-    """The reference: `step` after `step`."""
-    outputs = []
-    for x_BD in x_TBD.unbind():
-        y_BH, state = cell.step(x_BD, state, *masks)
-        outputs.append(y_BH)
-    return torch.stack(outputs), state
+def _checked(step: Callable[..., tuple[Tensor, State]]) -> Callable[..., tuple[Tensor, State]]:
+    """A cell's `step` with its arguments checked, and an output that is not an array of the state."""
 
+    @wraps(step)
+    def checked(self: Cell, x_BD: Tensor, state: State, masks: Masks | None = None) -> tuple[Tensor, State]:
+        kind_of_state, x_shape, shapes, kind = self._stepped
+        fits = type(state) is kind_of_state and type(x_BD) is Tensor and not transforms.is_tracing()
+        if fits and x_BD.shape == x_shape and x_BD.dtype is kind:
+            for array, shape in zip(state, shapes, strict=False):
+                fits &= type(array) is Tensor and array.shape == shape and array.dtype is kind
+        else:
+            fits = False
+        if not fits:
+            x_BD, state = checking.check_step(self, x_BD, state)
+        try:
+            if masks is None:
+                y_BH, after = step(self, x_BD, state)
+            else:
+                checking.check_masks(self, masks, x_BD.shape[0], self.any_parameter())
+                y_BH, after = step(self, x_BD, state, masks)
+        except RuntimeError:
+            checking.check_step(
+                self, x_BD, state
+            )  # names what is on another device, say, which the quick check let pass
+            raise
+        for array in after:
+            if array is y_BH:
+                return y_BH.clone(), after
+        return y_BH, after
 
-def _segments(steps: int, fresh_TB: Tensor | None, flow_TB: Tensor | None) -> Iterator[tuple[int, int]]:
-    """Stretches between the steps before which a state is touched: each can run in one piece."""
-    touched = torch.zeros(steps, dtype=torch.bool)
-    if fresh_TB is not None:
-        touched |= fresh_TB.any(1).cpu()
-    if flow_TB is not None:
-        touched |= (flow_TB != 1).any(1).cpu()
-    cuts = [0, *(step for step in touched.nonzero().flatten().tolist() if step), steps]
-    return ((start, stop) for start, stop in zip(cuts, cuts[1:], strict=False) if start < stop)
+    return checked
 
 
 @dataclass(frozen=True)
@@ -236,7 +318,9 @@ def register(name: str, fused: Unroll | None = None, native: bool = False) -> Ca
     def enter(cell: type[Cell]) -> type[Cell]:
         if name in _FAMILIES:
             raise ValueError(f"there is a cell {name!r} already: {_FAMILIES[name].cell.__qualname__}")
-        _FAMILIES[name] = Family(cell, fused, FORMS[name] if native else None)
+        if native:
+            cell.form = FORMS[name]
+        _FAMILIES[name] = Family(cell, fused, cell.form)
         return cell
 
     return enter
@@ -274,7 +358,8 @@ def create(
         input_size: D.
         hidden_size: H.
         engine: `native` the kernel, `torch` PyTorch's fused form, `reference` the cell's own step, `auto` the first of
-            these that there is.
+            these that there is. Where the package was installed without kernels, `native` runs as `auto` does there;
+            the cell's `engine` and `reason` say what runs.
         precision: `float32`, or `bf16` for the products of the native form.
         options: what the cell's class takes, such as `forget_bias`; `generator` seeds the initial parameters.
 
@@ -290,33 +375,17 @@ def create(
         raise SettingError(f"engine must be {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, got {engine!r}")
     if precision not in engines.PRECISIONS:
         raise SettingError(f"precision must be {' or '.join(engines.PRECISIONS)}, got {precision!r}")
-    there = registered.native is not None and engines.level() is not None
-    if engine == "native" and not there:
-        why = "the package was installed without kernels" if registered.native else "it has no kernel"
-        raise SettingError(f"the cell {name} cannot run native: {why}; use engine auto")
+    if registered.native is None and engine == "native":
+        raise SettingError(f"the cell {name} cannot run native: it has no kernel; use engine auto")
     if engine == "torch" and registered.fused is None:
         raise SettingError(f"PyTorch has no fused form of the cell {name}; use engine auto or reference")
+    engines.level()  # says so now where the environment names one that is not there
     cell = registered.cell(input_size, hidden_size, **options)
+    cell._asked = engine
     if registered.fused is not None and engine != "reference":
-        cell._unroll, cell.engine = registered.fused, "torch"
-    if there and engine in ("auto", "native"):
-        cell._form, cell.engine, cell.precision = registered.native, "native", precision
-        cell.reason = f"kernels of level {engines.level()}, {precision}"
-        return cell
-    if precision != "float32":
+        cell._unroll = registered.fused
+    if registered.native is not None and engine in ("auto", "native"):
+        cell._form, cell.precision = registered.native, precision
+    elif precision != "float32":
         raise SettingError(f"precision {precision} needs the native engine, and the cell {name} runs on {cell.engine}")
-    if engine == "auto":
-        cell.reason = "the cell has no kernel" if registered.native is None else "installed without kernels"
     return cell
-
-
-def input_matrix(rows: int, columns: int, generator: torch.Generator | None) -> nn.Parameter:
-    """Weights on an input: uniform with variance 1 / columns, so that the sum keeps the input's scale."""
-    bound = math.sqrt(3 / columns)
-    return nn.Parameter(torch.empty(rows, columns).uniform_(-bound, bound, generator=generator))
-
-
-def recurrent_matrix(gates: int, hidden_size: int, generator: torch.Generator | None) -> nn.Parameter:
-    """Weights on the state, [gates * H, H]: an orthogonal matrix a gate, so that a step keeps the state's norm."""
-    blocks = [nn.init.orthogonal_(torch.empty(hidden_size, hidden_size), generator=generator) for _ in range(gates)]
-    return nn.Parameter(torch.cat(blocks))

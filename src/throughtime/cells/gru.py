@@ -66,5 +66,5 @@ h_t = (1 - z_t) * n_t + z_t * h_(t-1)"""
 
     def step(self, x_BD: Tensor, state: HiddenState, masks: Masks | None = None) -> tuple[Tensor, HiddenState]:
         _, update, candidate = self.gates(x_BD, state, masks).values()
-        hidden_BH = (1 - update) * candidate + update * state.hidden_BH
+        hidden_BH = torch.rsub(update, 1) * candidate + update * state.hidden_BH
         return hidden_BH, HiddenState(hidden_BH)

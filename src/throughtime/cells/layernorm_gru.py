@@ -73,5 +73,5 @@ LN(v; gain) = gain * (v - mean(v)) / sqrt(var(v) + 1e-5)"""
 
     def step(self, x_BD: Tensor, state: HiddenState, masks: Masks | None = None) -> tuple[Tensor, HiddenState]:
         _, update, candidate = self.gates(x_BD, state, masks).values()
-        hidden_BH = (1 - update) * candidate + update * state.hidden_BH
+        hidden_BH = torch.rsub(update, 1) * candidate + update * state.hidden_BH
         return hidden_BH, HiddenState(hidden_BH)

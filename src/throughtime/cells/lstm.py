@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from throughtime.cells.base import GatedCell, input_matrix, recurrent_matrix, register
+from throughtime.cells.base import GatedCell, input_matrix, recurrent_matrix, register, unroll_steps
 from throughtime.cells.masks import Masks
 
 
@@ -31,6 +31,8 @@ def gates_of(sums: Tensor) -> dict[str, Tensor]:
 
 
 def _fused(cell: LSTM, x_TBD: Tensor, state: LSTMState, masks: Masks | None = None) -> tuple[Tensor, LSTMState]:
+    if torch.compiler.is_compiling():  # the compiler cannot differentiate oneDNN's form
+        return unroll_steps(cell, x_TBD, state, *([] if masks is None else [masks]))
     before = (state.hidden_BH[None], state.cell_BH[None])
     weights = [cell.W, cell.recurrent_weights(masks), cell.b, torch.zeros_like(cell.b)]
     y_TBH, hidden_1BH, cell_1BH = torch.lstm(x_TBD, before, weights, True, 1, 0.0, False, False, False)

@@ -20,10 +20,18 @@ def candidate_function(candidate: str) -> Callable[[Tensor], Tensor]:
     Raises:
         SettingError: where there is none of that name.
     """
-    functions = {"linear": lambda a: a, "positive": lambda a: torch.where(a >= 0, a + 0.5, torch.sigmoid(a))}
+    functions = {"linear": _linear, "positive": _positive}  # named functions: a lambda cannot be pickled
     if candidate not in functions:
         raise SettingError(f"candidate of a minimal cell must be {' or '.join(functions)}, got {candidate!r}")
     return functions[candidate]
+
+
+def _linear(a: Tensor) -> Tensor:
+    return a
+
+
+def _positive(a: Tensor) -> Tensor:
+    return torch.where(a >= 0, a + 0.5, torch.sigmoid(a))
 
 
 @final
@@ -76,5 +84,5 @@ g(a) = a; by candidate = 'positive', a + 0.5 where a >= 0, sigmoid(a) below"""
 
     def step(self, x_BD: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
         update, candidate = self.gates(x_BD, state).values()
-        hidden_BH = (1 - update) * state.hidden_BH + update * candidate
+        hidden_BH = torch.rsub(update, 1) * state.hidden_BH + update * candidate
         return hidden_BH, HiddenState(hidden_BH)

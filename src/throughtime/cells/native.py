@@ -26,6 +26,9 @@ LARGE = 1 << 20
 KINDS = {torch.float32: "float32", torch.int64: "int64", torch.uint8: "uint8"}
 """The names that kernels have for the kinds of entries."""
 
+PLAIN = (Tensor, torch.nn.Parameter)
+"""The classes of arrays whose numbers lie in their memory."""
+
 NAMES = ("x", "W", "U", "vectors", "hidden0", "carried0")
 """What gradients are asked of, as the kernels call it."""
 
@@ -53,21 +56,51 @@ class _Fixed(NamedTuple):
 
 def parameters_of(cell: torch.nn.Module, form: Form) -> Parameters:
     """A cell's own arrays, as its form names them."""
+    own = cell._parameters
+
+    def array(name: str) -> Tensor:
+        found = own.get(name)  # quicker than an attribute; a parametrization or a hook makes it one
+        return getattr(cell, name) if found is None else found
+
     return Parameters(
-        form.kernel_of(vars(cell)),
-        getattr(cell, form.W),
-        getattr(cell, form.U) if form.U else None,
-        tuple(getattr(cell, name) for name in form.vectors),
+        form.kernel_of(vars(cell)) if form.defaults else form.kernel,
+        array(form.W),
+        array(form.U) if form.U else None,
+        tuple([array(name) for name in form.vectors]),
     )
 
 
-def takes(parameters: Parameters, *inputs: Tensor) -> bool:
-    """Whether the kernels take these: float32, in main memory."""
-    weights = (parameters.W,) if parameters.U is None else (parameters.W, parameters.U)
-    return all(
-        tensor.dtype == torch.float32 and tensor.device.type == "cpu"
-        for tensor in (*weights, *parameters.vectors, *inputs)
-    )
+def obstacle(array: Tensor | None) -> str | None:
+    """Why the kernels do not take arrays like this one, in a few words; None where they do.
+
+    Arrays on the meta device hold no numbers: the answer is the one for main memory.
+    """
+    if array is None:
+        return None
+    if array.dtype != torch.float32:
+        return f"kernels take float32, the parameters are {str(array.dtype).removeprefix('torch.')}"
+    if array.device.type not in ("cpu", "meta"):
+        return f"kernels run in main memory, the parameters are on {array.device}"
+    return None
+
+
+def takes(parameters: Parameters, masks: Masks | None, x: Tensor, state: State) -> bool:
+    """Whether the kernels take these arrays, which are of one kind and on one device: float32, in main memory.
+
+    The memory of a subclass, a functional tensor or a lazily negated one does not hold its numbers; and a gradient of
+    masks is nothing that a kernel has.
+    """
+    if x.dtype is not torch.float32 or not x.is_cpu or torch._is_functional_tensor(x):
+        return False
+    arrays = [x, parameters.W, *parameters.vectors, *state]
+    if parameters.U is not None:
+        arrays.append(parameters.U)
+    if masks is not None:
+        given = [mask for mask in masks if mask is not None]
+        if any([mask.requires_grad for mask in given]):
+            return False
+        arrays += given
+    return all([type(array) in PLAIN and not array.is_neg() for array in arrays])
 
 
 def run(
@@ -127,10 +160,10 @@ def _lent(arrays: dict[str, Tensor]) -> dict[str, tuple[int, int, str]]:
 
 
 def _empty(*shape: int) -> Tensor:
-    """float32, of undefined content."""
+    """float32 in main memory, whatever PyTorch's defaults are, of undefined content."""
     size = 4 * math.prod(shape)
     if size < LARGE:
-        return torch.empty(shape)
+        return torch.empty(shape, dtype=torch.float32, device="cpu")
     return torch.from_numpy(engine.memory(size)).view(torch.float32).view(shape)
 
 
@@ -169,7 +202,10 @@ class _Sequence(torch.autograd.Function):
         # PyTorch's `once_differentiable` would refuse later, and never where another path leads on to what is asked.
         if torch.is_grad_enabled():
             raise RuntimeError("a kernel has no second derivative (create_graph); use engine torch or reference")
-        arrays = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
+        if not all(gradient is None or torch._C._has_storage(gradient) for gradient in gradients):
+            raise RuntimeError("a kernel's gradient cannot be batched (vmap, is_grads_batched); use engine reference")
+        # A hook on saved tensors may have given them another order in memory.
+        arrays = {name: array.contiguous() for name, array in zip(ctx.names, ctx.saved_tensors, strict=True)}
         given = dict(zip(("dy", "dhidden", "dcarried"), gradients, strict=False))
         found = {name: array.contiguous() for name, array in given.items() if array is not None}
         asked = [name for name, needed in zip(NAMES, ctx.needs_input_grad[1:], strict=False) if needed]

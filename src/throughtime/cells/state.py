@@ -12,8 +12,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from throughtime.cells import transforms
+from throughtime.errors import ThroughtimeError
+
 State = Any
 """A NamedTuple of tensors, or a tuple of such: Python's types cannot say so."""
+
+
+WHOLE_KINDS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+"""Kinds of entries that indices and ids may have."""
 
 
 class HiddenState(NamedTuple):
@@ -59,16 +66,20 @@ def reset_rows(state: State, fresh_B: Tensor, initial: State) -> State:
 
 def select_rows(state: State, rows: Tensor) -> State:
     """The rows named by their indices, in that order; one may be named twice (a beam that branches)."""
-    return map_state(lambda array: array.index_select(0, rows), state)
+    index = _indices(rows, state)
+    return map_state(lambda array: array.index_select(0, index), state)
 
 
 def put_rows(state: State, rows: Tensor, new: State) -> State:
     """`state` with the rows named replaced by those of `new`, in order."""
-    return map_state(lambda old, fresh: old.index_copy(0, rows, fresh), state, new)
+    index = _indices(rows, state)
+    return map_state(lambda old, fresh: old.index_copy(0, index, fresh), state, new)
 
 
 def scale_gradient(state: State, flow_B: Tensor) -> State:
     """The same state; the gradient that goes back through a row is multiplied by its entry of `flow_B`."""
+    if transforms.active():  # which may have no rule for an autograd function
+        return map_state(lambda array: _scaled(array, flow_B), state)
     return map_state(lambda array: _ScaleGradient.apply(array, flow_B), state)
 
 
@@ -100,8 +111,31 @@ def from_arrays(arrays: Mapping[str, Tensor], like: State, prefix: str = "state"
     return map_state(lambda array: next(found).to(array), like)
 
 
+def _indices(rows: Tensor, state: State) -> Tensor:
+    """Indices of lanes.
+
+    Raises:
+        ThroughtimeError: where they are a mask, no whole numbers, or not of the state's lanes.
+    """
+    kind = str(rows.dtype).removeprefix("torch.") if isinstance(rows, Tensor) else type(rows).__name__
+    if not isinstance(rows, Tensor) or rows.dtype not in WHOLE_KINDS or rows.dim() != 1:
+        remedy = "; of a mask use mask.nonzero()[:, 0]" if kind == "bool" else ""
+        raise ThroughtimeError(f"rows should be a vector of whole numbers, the indices of lanes, got {kind}{remedy}")
+    lanes = batch_size(state)
+    if rows.numel() and not rows.is_meta and not transforms.active():
+        low, high = rows.min().item(), rows.max().item()
+        if low < 0 or high >= lanes:
+            raise ThroughtimeError(f"rows should be from 0 to {lanes - 1}, got {low if low < 0 else high}")
+    return rows.long()
+
+
 def _column(mask_B: Tensor, array: Tensor) -> Tensor:
     return mask_B.view(-1, *[1] * (array.dim() - 1))
+
+
+def _scaled(array: Tensor, flow_B: Tensor) -> Tensor:
+    held = array.detach()
+    return held + _column(flow_B, array).to(array.dtype) * (array - held)
 
 
 class _ScaleGradient(torch.autograd.Function):

@@ -9,6 +9,7 @@ from throughtime.engine.choice import (
     levels,
     memory,
     network,
+    obstacle,
     sampler,
     separator,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "levels",
     "memory",
     "network",
+    "obstacle",
     "sampler",
     "separator",
 ]

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from throughtime.errors import SettingError
 
+_broken = ""
 try:
     from throughtime.engine import _native
-except ImportError:  # the package was installed without a compiler
+except ImportError as error:
     _native = None  # type: ignore[assignment]
+    if error.path and not error.path.endswith("__init__.py"):  # the file is there; without a compiler there is none
+        _broken = " ".join(str(error).split())
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +52,17 @@ def level() -> str | None:
     if wanted and wanted not in found:
         raise SettingError(f"{VARIABLE} must be one of {', '.join(found) or 'nothing (no kernels)'}, got {wanted!r}")
     return wanted or (found[-1] if found else None)
+
+
+def obstacle() -> str | None:
+    """Why there are no kernels, in a few words; None where there are some.
+
+    Raises:
+        SettingError: as `level` does.
+    """
+    if level() is not None:
+        return None
+    return f"the kernels cannot be loaded: {_broken}" if _broken else "installed without kernels"
 
 
 def kernel(cell: str, precision: str = "float32") -> Recurrence | None:
@@ -101,6 +115,8 @@ def describe() -> str:
         SettingError: as `level` does.
     """
     chosen = level()
+    if chosen is None and _broken:
+        return f"no native kernels: they cannot be loaded, so cells run on PyTorch: {_broken}"
     if chosen is None:
         why = "was installed without a C++ compiler" if _native is None else "was built for another processor"
         return f"no native kernels: the package {why}, so cells run on PyTorch; install it again to have them"

@@ -95,6 +95,7 @@ class Learner:
         self.truncation, self.partition = cut(recipe, dataset, ranks)
         check_model(recipe, dataset.tokenizer.vocabulary_size)
         self.model = LanguageModel(recipe.model, dataset.tokenizer.vocabulary_size, torch.Generator().manual_seed(seed))
+        self.model.eval()  # `noise` says what is dropped; a pass without it, as `signs` makes, is meant
         self.shards = _shards(self.model, ranks) if recipe.training.shard and ranks.count > 1 else None
         self.parameters = list(self.model.parameters())
         self.optimiser = optimiser(self.parameters, recipe.training)

@@ -171,4 +171,4 @@ def load_model(folder: Path, vocabulary_size: int, tokenizer: str | None = None)
     wanted = {name: tuple(array.shape) for name, array in model.state_dict().items()}
     arrays = folders.read_weights(folder, wanted).arrays
     model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()}, assign=True)
-    return model.requires_grad_(False)
+    return model.requires_grad_(False).eval()

@@ -47,7 +47,7 @@ class Shards:
         with torch.device("meta"):
             copy = LanguageModel(self.model.settings, self.model.vocabulary_size)
         copy.load_state_dict({name: whole(array) for name, array in self.model.state_dict().items()}, assign=True)
-        return copy
+        return copy.eval()
 
     def share_of(self, array: Tensor, parameter: Tensor) -> Tensor:
         """Of a whole array this process's share, dealt as the parameter is; a copy, where it is no such array."""
