@@ -22,7 +22,7 @@ every_model = pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "deep"
 
 
 def build(settings, seed=0):
-    return LanguageModel(settings, 11, torch.Generator().manual_seed(seed)).double()
+    return LanguageModel(settings, 11, torch.Generator().manual_seed(seed)).double().eval()
 
 
 def draw(steps=6, lanes=3):

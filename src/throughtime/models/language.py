@@ -5,17 +5,21 @@ Axes: T time, B batch (lane), H hidden, V vocabulary.
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 
 from throughtime import cells
+from throughtime.cells import transforms
 from throughtime.cells.base import Embedded
-from throughtime.cells.masks import drop
+from throughtime.cells.checking import check_ids
+from throughtime.cells.masks import drop, warn_without_noise
 from throughtime.cells.stack import Stack
 from throughtime.cells.state import State
+from throughtime.cells.weights import uninitialised, whole_size
+from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.models.output import target_nats
 from throughtime.recipe import Model
 
@@ -32,14 +36,21 @@ class LanguageModel(nn.Module):
         settings: sizes and the kind of cell.
         vocabulary_size: V.
         generator: seeds the initial parameters.
+
+    Raises:
+        SettingError: where a setting cannot be, or memory does not hold the parameters.
     """
+
+    __jit_unused_properties__: ClassVar[list[str]] = ["engine", "engine_reason"]
 
     def __init__(self, settings: Model, vocabulary_size: int, generator: torch.Generator | None = None):
         super().__init__()
-        self.settings, self.vocabulary_size = settings, vocabulary_size
+        self.settings, self.vocabulary_size = settings, whole_size("vocabulary_size", vocabulary_size)
+        if self.vocabulary_size < 1:
+            raise SettingError(f"vocabulary_size must be at least 1, got {vocabulary_size}")
         hidden, size = settings.hidden_size, settings.embedding_size or settings.hidden_size
         spread = hidden**-0.5 if settings.tied else 1.0
-        self.embedding = nn.Parameter(torch.empty(vocabulary_size, size).normal_(0, spread, generator=generator))
+        self.embedding = nn.Parameter(uninitialised(vocabulary_size, size).normal_(0, spread, generator=generator))
         layers = [
             cells.create(
                 settings.cell,
@@ -55,12 +66,12 @@ class LanguageModel(nn.Module):
         self.stack = Stack(layers, settings.dropout, settings.weight_drop, settings.recurrent_dropout)
         if not settings.tied:
             bound = hidden**-0.5
-            self.W_o = nn.Parameter(torch.empty(vocabulary_size, hidden).uniform_(-bound, bound, generator=generator))
+            self.W_o = nn.Parameter(uninitialised(vocabulary_size, hidden).uniform_(-bound, bound, generator=generator))
         self.b_o = nn.Parameter(torch.zeros(vocabulary_size))
 
     @property
     def engine(self) -> str:
-        """What runs a sequence in training: `native`, `torch` or `reference`."""
+        """What would run a sequence now: `native`, `torch` or `reference`."""
         return self.stack.engine
 
     @property
@@ -68,11 +79,22 @@ class LanguageModel(nn.Module):
         """Why that one, in a few words."""
         return self.stack.reason
 
+    def extra_repr(self) -> str:
+        settings = self.settings
+        sizes = f"vocabulary_size={self.vocabulary_size}, embedding_size={self.embedding.shape[1]}"
+        sizes += f", hidden_size={settings.hidden_size}, layers={settings.layers}, cell={settings.cell}"
+        return sizes + ", tied" * settings.tied + f", dropout={settings.dropout:g}" * bool(settings.dropout)
+
     def initial_state(self, batch_size: int) -> State:
         return self.stack.initial_state(batch_size)
 
     def step(self, ids_B: Tensor, state: State) -> tuple[Tensor, State]:
-        """One token a lane: the logits_BV of the token that follows, and the state."""
+        """One token a lane: the logits_BV of the token that follows, and the state.
+
+        Raises:
+            ThroughtimeError: where ids_B is no vector of whole numbers, or the state is another's.
+        """
+        ids_B = check_ids(ids_B, "ids_B", 1, self.embedding)
         hidden_BH, state = self.stack.step(self.embedded(ids_B), state)
         return self.logits(hidden_BH), state
 
@@ -84,7 +106,13 @@ class LanguageModel(nn.Module):
         flow_TB: Tensor | None = None,
         noise: torch.Generator | None = None,
     ) -> tuple[Tensor, State]:
-        """Logits_TBV of the token that follows each, and the state; arguments as in `Stack.forward`."""
+        """Logits_TBV of the token that follows each, and the state; ids_TB is [T, B], time first.
+
+        The other arguments are those of `Stack.forward`.
+
+        Raises:
+            ThroughtimeError: where an argument has the wrong kind, shape or device.
+        """
         hidden_TBH, state = self._hidden(ids_TB, state, fresh_TB, flow_TB, noise)
         return self.logits(hidden_TBH), state
 
@@ -107,8 +135,17 @@ class LanguageModel(nn.Module):
 
         Where there are fewer steps of targets than of tokens, they belong to the last ones. Only a chunk of the logits
         exists at any time, in the backward pass too (`target_nats`).
+
+        Raises:
+            ThroughtimeError: where an argument has the wrong kind, shape or device.
         """
+        targets_TB = check_ids(targets_TB, "targets_TB", 2, self.embedding).long()
         hidden_TBH, state = self._hidden(ids_TB, state, fresh_TB, flow_TB, noise)
+        steps, lanes = hidden_TBH.shape[:2]
+        if len(targets_TB) > steps or targets_TB.shape[1] != lanes:
+            raise ThroughtimeError(
+                f"targets_TB should have shape [at most {steps}, {lanes}], got {list(targets_TB.shape)}"
+            )
         predicting_TBH = hidden_TBH[len(ids_TB) - len(targets_TB) :]
         nats_N = target_nats(predicting_TBH.flatten(0, 1), self._output_VH, self.b_o, targets_TB.flatten())
         return nats_N.view_as(targets_TB), state
@@ -121,8 +158,11 @@ class LanguageModel(nn.Module):
         flow_TB: Tensor | None,
         noise: torch.Generator | None,
     ) -> tuple[Tensor, State]:
+        ids_TB = check_ids(ids_TB, "ids_TB", 2, self.embedding)
+        if noise is None and self.settings.dropout and not self.stack.drops:
+            warn_without_noise(self)
         dropped = noise is not None and self.settings.dropout > 0
-        few = self.vocabulary_size < ids_TB.numel() and not dropped
+        few = not dropped and not transforms.active() and self.vocabulary_size < ids_TB.numel()
         x = (
             Embedded(self._scaled(self.embedding), ids_TB)
             if few
@@ -133,7 +173,7 @@ class LanguageModel(nn.Module):
 
     def embedded(self, ids: Tensor) -> Tensor:
         """What the first layer reads, [..., D], for ids of any shape."""
-        return self._scaled(embedding(ids, self.embedding))
+        return self._scaled(embedding(check_ids(ids, "ids", None, self.embedding), self.embedding))
 
     def _scaled(self, rows: Tensor) -> Tensor:
         return rows * self.settings.hidden_size**0.5 if self.settings.tied else rows

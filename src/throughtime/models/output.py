@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
+from throughtime.cells import transforms
+from throughtime.errors import ThroughtimeError
 from throughtime.streams.window import NO_TARGET
 
 LOGITS_AT_ONCE = 1 << 24
@@ -27,11 +29,25 @@ the whole gradient of W."""
 def target_nats(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor, targets_N: Tensor) -> Tensor:
     """-log softmax(W h + b)[target] of each token (nats_N); 0, without gradient, where the target is NO_TARGET.
 
-    Where there are more than LOGITS_AT_ONCE logits, the gradient cannot be differentiated again (RuntimeError).
+    Where there are more than LOGITS_AT_ONCE logits, the gradient cannot be differentiated again (RuntimeError). Under a
+    transformation of PyTorch (`cells.transforms`) all logits are made at once.
+
+    Raises:
+        ThroughtimeError: where the targets are not whole numbers, one for each row of `hidden_NH`.
+        IndexError: where a target is neither NO_TARGET nor in the vocabulary.
     """
-    if len(targets_N) * len(weight_VH) <= LOGITS_AT_ONCE:
+    if targets_N.dtype != torch.int64 or targets_N.shape != hidden_NH.shape[:1]:
+        raise ThroughtimeError(
+            f"targets_N should be int64 of shape {list(hidden_NH.shape[:1])}, got {targets_N.dtype} of shape "
+            f"{list(targets_N.shape)}"
+        )
+    if transforms.active() or len(targets_N) * len(weight_VH) <= LOGITS_AT_ONCE:
         logits_NV = linear(hidden_NH, weight_VH, bias_V)
         return cross_entropy(logits_NV, targets_N, ignore_index=NO_TARGET, reduction="none")
+    if not targets_N.is_meta:
+        wrong_N = ((targets_N < 0) & (targets_N != NO_TARGET)) | (targets_N >= len(weight_VH))
+        if wrong_N.any():
+            raise IndexError(f"Target {targets_N[wrong_N][0]} is out of bounds.")
     if not torch.is_grad_enabled():
         return _sweep(hidden_NH, weight_VH, bias_V, targets_N)[0]
     nats_N: Tensor = _Chunked.apply(hidden_NH, weight_VH, bias_V, targets_N)
