@@ -269,7 +269,7 @@ def test_a_stack_is_made_of_cells():
 @pytest.mark.parametrize("sizes", [(3, 10**12), (10**12, 4), (3, 10**30)])
 def test_sizes_that_no_memory_holds_are_one_line(name, sizes):
     with pytest.raises(
-        SettingError, match=r"a parameter of shape .* takes .* GB are free; choose smaller sizes"
+        SettingError, match=r"a parameter of shape .* takes .* GB, and there are .* GB; choose smaller sizes"
     ) as error:
         cells.create(name, *sizes)
     assert one_line(error)
