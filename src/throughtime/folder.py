@@ -278,4 +278,7 @@ def whole_numbers(matrix: Floats) -> tuple[NDArray[np.int8], Floats]:
 
 
 def _line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        finding = error.errors()[0]
+        return printable(f"{'.'.join(map(str, finding['loc']))}: {finding['msg']}")
     return " ".join(str(error).split())

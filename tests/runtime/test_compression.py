@@ -26,7 +26,7 @@ from throughtime.errors import ThroughtimeError
 from throughtime.runtime import compression, reference
 from throughtime.runtime import network as networks
 from throughtime.runtime.compression import CODED, END, MAGIC, SAME, STORED, compress, decompress, read_header
-from throughtime.runtime.model import shapes
+from throughtime.runtime.parts import shapes
 from throughtime.text import tokenizer as tokenizers
 
 TEXT = ("It was the best of times, it was the worst of times, it was the age of wisdom…\n" * 40).encode()

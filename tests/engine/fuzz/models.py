@@ -14,7 +14,7 @@ import numpy as np
 from throughtime.folder import RECIPE, TOKENIZER, Description, write_description, write_weights
 from throughtime.recipe import Model, Text, build, to_toml
 from throughtime.runtime.embedded import embed
-from throughtime.runtime.model import shapes
+from throughtime.runtime.parts import shapes
 from throughtime.text.tokenizer import fit
 
 TEXT = "the cat sat on thé mat\n"
