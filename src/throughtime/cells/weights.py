@@ -51,11 +51,11 @@ def check_fits(*shape: int) -> None:
     size = math.prod(shape) * torch.get_default_dtype().itemsize
     if size < LARGE:
         return
-    held = (memory() if torch.get_default_device().type == "cpu" else None) or MOST_BYTES
-    if size > held:
+    held = memory() if torch.get_default_device().type == "cpu" else None
+    if size > MOST_BYTES or (held is not None and size > held):
+        most = "an array may have" if held is None else f"the {held / 1e9:,.1f} GB of this machine"
         raise SettingError(
-            f"a parameter of shape {list(shape)} takes {size / 1e9:,.1f} GB, and there are {held / 1e9:,.1f} GB; "
-            "choose smaller sizes"
+            f"a parameter of shape {list(shape)} takes {size / 1e9:,.1f} GB, more than {most}; choose smaller sizes"
         )
 
 
