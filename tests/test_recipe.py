@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
-from pathlib import Path
+from contextlib import suppress
 
 import pytest
 
+import throughtime
 from throughtime import recipe
-from throughtime.errors import SettingError
-from throughtime.recipe import Recipe
+from throughtime.errors import SettingError, ThroughtimeError
+from throughtime.recipe import Recipe, Settings
 
 
 @pytest.mark.parametrize("name", recipe.names())
@@ -28,13 +30,38 @@ def test_every_setting_has_its_meaning_beside_it():
             assert field.description, f"{section}.{name}"
 
 
-def test_every_setting_is_read():
+def test_every_setting_is_read(tmp_path, monkeypatch):
     """A setting that nothing reads would be a promise that nothing keeps."""
-    package = Path(recipe.__file__).parent
-    code = "".join(path.read_text() for path in package.rglob("*.py") if path.name != "recipe.py")
-    for section in Recipe.model_fields:
-        for name in type(getattr(Recipe(), section)).model_fields:
-            assert f".{name}" in code or f'"{name}"' in code, f"{section}.{name}"
+    read = set()
+
+    def watched(self, name):
+        reader = sys._getframe(1).f_globals["__name__"]
+        if reader.startswith("throughtime.") and reader != recipe.__name__:  # checks and printing use every setting
+            read.add((type(self), name))
+        return super(Settings, self).__getattribute__(name)
+
+    monkeypatch.setattr(Settings, "__getattribute__", watched, raising=False)
+    text = tmp_path / "my.txt"
+    text.write_text("the cat sat on the mat, and the rat ate it.\n" * 40)
+    small = [f"text.sources={text}", "streams.lanes=2", "streams.window=8", "model.hidden_size=4", "training.threads=1"]
+    diverging = ["model.cell=elman", "model.cell_options={activation='relu'}", "gradient.clip_norm=0.0"]
+    for index, changes in enumerate(
+        [
+            ["gradient.truncation=variable", "text.tokens=bpe", "text.vocabulary_size=300"],
+            ["gradient.truncation=random", "training.nonfinite=rollback", "training.learning_rate=1e30", *diverging],
+            ["gradient.truncation=none"],
+            ["gradient.truncation=fixed"],
+        ]
+    ):
+        tree: dict[str, dict[str, object]] = {}
+        for assignment in (*small, "training.steps=4", *changes):
+            for section, values in recipe.parse_assignment(assignment).items():
+                tree.setdefault(section, {}).update(values)
+        with suppress(ThroughtimeError):  # one diverges again after each rollback
+            throughtime.train(tree, tmp_path / f"run-{index}")
+    sections = [type(getattr(Recipe(), name)) for name in Recipe.model_fields]
+    settings = {(section, name) for section in sections for name in section.model_fields}
+    assert {f"{section.__name__}.{name}" for section, name in settings - read} == set()
 
 
 @pytest.mark.parametrize(
