@@ -140,8 +140,13 @@ def test_a_search_leaves_the_state_after_the_last_token(model):
 
 
 def test_a_penalty_for_length_makes_texts_longer(model):
-    lengths = [len(search(model, "the ", 25, beams=6, stop=["t"], length_penalty=power)[0].text) for power in (0, 1.5)]
-    assert lengths[0] <= lengths[1]
+    plain, penalised = (search(model, "the ", 25, beams=6, stop=["t"], length_penalty=power)[0] for power in (0, 1.5))
+    assert len(plain.text) < 25, "ends before the stop string, which is a token too"
+    assert plain.score == -plain.nats
+    assert len(penalised.text) == 25
+    assert penalised.score == pytest.approx(-penalised.nats / ((5 + 25) / 6) ** 1.5)
+    ended = plain.nats / ((5 + len(plain.text) + 1) / 6) ** 1.5
+    assert penalised.score > -ended
 
 
 @pytest.mark.parametrize(
