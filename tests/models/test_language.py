@@ -114,6 +114,6 @@ def test_dropout_keeps_the_mean():
 @every_model
 def test_an_untrained_model_knows_nothing(settings):
     """A uniform guess costs log V; a start far from it wastes the first steps."""
-    ids_TB, targets_TB = (torch.randint(11, (50, 8)) for _ in range(2))
+    ids_TB, targets_TB = draw(50, 8)
     nats_TB, _ = build(settings).nats(ids_TB, targets_TB)
     assert nats_TB.mean().item() == pytest.approx(2.398, abs=0.35)
