@@ -62,7 +62,9 @@ def obstacle() -> str | None:
     """
     if level() is not None:
         return None
-    return f"the kernels cannot be loaded: {_broken}" if _broken else "installed without kernels"
+    if _broken:
+        return f"the kernels cannot be loaded: {_broken}"
+    return "installed without kernels" if _native is None else "the kernels were built for another processor"
 
 
 def kernel(cell: str, precision: str = "float32") -> Recurrence | None:
@@ -115,9 +117,8 @@ def describe() -> str:
         SettingError: as `level` does.
     """
     chosen = level()
-    if chosen is None and _broken:
-        return f"no native kernels: they cannot be loaded, so cells run on PyTorch: {_broken}"
     if chosen is None:
         why = "was installed without a C++ compiler" if _native is None else "was built for another processor"
+        why = f"has kernels that cannot be loaded ({_broken})" if _broken else why
         return f"no native kernels: the package {why}, so cells run on PyTorch; install it again to have them"
     return f"native kernels of level {chosen} (of {', '.join(levels())})"
