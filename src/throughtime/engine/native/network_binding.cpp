@@ -235,7 +235,7 @@ struct Bound : Network {
                           const auto now = std::chrono::steady_clock::now();
                           if (now - heeded < std::chrono::milliseconds(50)) return;
                           heeded = now;
-                          const nb::gil_scoped_acquire acquire;
+                          const Locked locked;
                           heed_signals();
                       }};
         for (const std::string& stop : wanted.stops) check(!stop.empty(), "a stop should not be empty");
