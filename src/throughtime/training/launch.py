@@ -8,13 +8,12 @@ from pathlib import Path
 
 from throughtime.durable import remove_file, replace_file
 from throughtime.errors import ThroughtimeError
+from throughtime.training.launcher import TOKEN
 from throughtime.training.ranks import Ranks
 from throughtime.untrusted import read_text
 
 LAUNCH = "launch"
 """The file in a run folder that names the launch, from the beginning of the training to its end."""
-TOKEN = "THROUGHTIME_LAUNCH"
-"""The environment variable in which `training.launcher` names the launch to its processes."""
 LONGEST = 1000
 """Most bytes of the file that are read."""
 

@@ -20,12 +20,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, final
 
-from throughtime.training.launch import TOKEN
-from throughtime.training.ranks import MEETING
-
 RESTARTS = 3
 PEER_LOST = 75
 """Exit code of a process that ended because another one had."""
+TOKEN = "THROUGHTIME_LAUNCH"
+"""The environment variable that names the launch to its processes."""
+MEETING = "THROUGHTIME_MEETING"
+"""The environment variable with the URL of a file in which processes find each other; torchrun's have an address."""
 LIFELINE = "THROUGHTIME_LIFELINE"
 """The environment variable with the number of a pipe's end that says when the launcher is gone."""
 LOOK = 0.05
@@ -60,14 +61,16 @@ def launch(command: Sequence[str], count: int, say: Say) -> int:
         environment = {
             "OMP_NUM_THREADS": "1",  # of PyTorch, until the training sets it
             **os.environ,
-            MEETING: Path(meeting, "store").as_uri(),
             TOKEN: secrets.token_hex(16),
             LIFELINE: str(lifeline),
         }
+        # What the first process says is seen as it comes.
+        said = [None, *(held.enter_context(tempfile.TemporaryFile()) for _ in range(1, count))]
         with _signals() as wishes:
             for start in range(RESTARTS + 1):
                 environment["TORCHELASTIC_RESTART_COUNT"] = str(start)
-                group = _Group(command, count, environment, lifeline)
+                environment[MEETING] = Path(meeting, str(start)).as_uri()
+                group = _Group(command, said, environment, lifeline)
                 group.wait(wishes)
                 code, crash = group.outcome(wishes, say)
                 if crash is None:
@@ -96,12 +99,16 @@ def watch_launcher() -> None:
 
 @final
 class _Group:
-    """Processes that were started together."""
+    """Processes that were started together; what each says goes into its file, where it has one."""
 
-    def __init__(self, command: Sequence[str], count: int, environment: dict[str, str], lifeline: int):
-        # What the first process says is seen as it comes.
-        kept = [tempfile.TemporaryFile() for _ in range(1, count)]  # noqa: SIM115  # closed with this object
-        self._said: list[IO[bytes] | None] = [None, *kept]
+    def __init__(
+        self, command: Sequence[str], said: Sequence[IO[bytes] | None], environment: dict[str, str], lifeline: int
+    ):
+        for file in said:
+            if file is not None:  # what was said before a restart does not matter any more
+                file.seek(0)
+                file.truncate()
+        self._said = said
         self._ended: set[int] = set()
         self._children = [
             subprocess.Popen(
@@ -110,13 +117,13 @@ class _Group:
                     **environment,
                     "RANK": str(rank),
                     "LOCAL_RANK": str(rank),
-                    "WORLD_SIZE": str(count),
-                    "LOCAL_WORLD_SIZE": str(count),
+                    "WORLD_SIZE": str(len(said)),
+                    "LOCAL_WORLD_SIZE": str(len(said)),
                 },
-                stderr=said,
+                stderr=file,
                 pass_fds=[lifeline],
             )
-            for rank, said in enumerate(self._said)
+            for rank, file in enumerate(said)
         ]
 
     def wait(self, wishes: Wishes) -> None:

@@ -25,12 +25,11 @@ from torch.distributed.rendezvous import rendezvous
 from throughtime.errors import ThroughtimeError
 from throughtime.objective.evaluation import Fresh, Predictor, States
 from throughtime.streams.window import Int64
+from throughtime.training.launcher import MEETING
 
 LETTING_GO = 0.2
 """Seconds that gloo's threads have for the last arrays; they take microseconds of a processor that is theirs."""
 
-MEETING = "THROUGHTIME_MEETING"
-"""The environment variable with the URL of a file in which processes find each other; torchrun's have an address."""
 LOST = ("gloo", "Connection closed by peer", "Connection reset by peer")
 """What the messages of collective operations hold that failed because another process is gone."""
 
