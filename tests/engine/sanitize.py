@@ -79,15 +79,17 @@ def _write(network, arrays: int, case: Case, threads: int) -> None:
     network.probabilities(logits.reshape(-1, V), np.zeros(V, np.float32), shares)
     assert np.isfinite(nats).all()
     assert (shares.sum(1) == 1).all()
-    pieces = [bytes([97 + token % 3]) * (token % 4) for token in range(V)]
+    separator = _native.Separator([bytes([97 + token % 3]) * (token % 4) for token in range(V)], b"cab")
+    matched = np.arange(B) % 4
+    assert separator.starts(ids, matched.copy()).shape == (T, B)
     for beams in (1, 4):
         found = network.search(
-            logits[-1, 0], state[:, :1].copy(), pieces, [b"abc", b"bb"], None, beams, beams, 6, 0.7, threads
+            logits[-1, 0], state[:, :1].copy(), separator, 3, [b"abc", b"bb"], None, beams, beams, 6, 0.7, threads
         )
         assert len(found) == beams
     samplers = [_sampler(V, lane) for lane in range(B)]
     tokens = np.full((4, B), -1)
-    network.generate(np.ascontiguousarray(logits[-1:]), state, samplers, tokens, threads)
+    network.generate(np.ascontiguousarray(logits[-1:]), state, samplers, separator, matched, tokens, threads)
     assert ((tokens >= 0) & (tokens < V)).all()
 
 
