@@ -140,7 +140,7 @@ def test_a_forged_journal_keeps_nothing_from_being_made(data, journal, run, load
     for _ in range(data.draw(st.integers(1, 3))):
         entry = data.draw(st.sampled_from(entries))
         name = data.draw(st.sampled_from(sorted(entry)))
-        held = entry[name] if isinstance(entry[name], dict) else entry
+        held = entry[name] if isinstance(entry[name], dict) and entry[name] else entry
         held[data.draw(st.sampled_from(sorted(held)))] = data.draw(JSON)
     lines(journal, *(entry | {} for entry in entries))
     use(journal, loaded, tmp_path)
