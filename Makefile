@@ -75,12 +75,13 @@ build/sanitized-address build/sanitized-thread: $(READY)
 	ASAN_OPTIONS=detect_leaks=0:max_allocation_size_mb=256 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  $@/fuzz/fuzz $(INPUTS) $@/fuzz $@/fuzz/*.bin
 
-# The demo needs PyTorch, and the kernels that the engine chooses on this processor. All else needs the tools of
-# development too, and the kernels of all levels. What the one made, the other one takes over.
-$(DEMO_READY): EXTRAS := train
+# The demo, and the commands that the readme shows after it, need PyTorch and the kernels that the engine chooses on this
+# processor. The other targets need the development tools too, and the kernels of all levels. What either has made, the
+# other takes over.
+$(DEMO_READY): EXTRAS := train compress
 $(DEMO_READY): KERNELS := native
 $(DEMO_READY): COMPILE_TIME := a minute
-$(READY): EXTRAS := train dev
+$(READY): EXTRAS := train compress dev
 $(READY): KERNELS := all
 $(READY): COMPILE_TIME := two and a half minutes
 

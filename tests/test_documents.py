@@ -83,9 +83,9 @@ def planned(target: str, environment: Path) -> str:
 def test_make_demo_installs_and_compiles_no_more_than_a_demo_needs(tmp_path):
     """The rest is left to `make test`, as the readme says."""
     demo, test = planned("demo", tmp_path), planned("test", tmp_path)
-    assert "packages (train):" in demo
+    assert "packages (train compress):" in demo
     assert "THROUGHTIME_LEVELS=native" in demo
-    assert "packages (train dev):" in test
+    assert "packages (train compress dev):" in test
     assert "THROUGHTIME_LEVELS=all" in test
     assert demo.endswith(f"{tmp_path}/bin/throughtime train --recipe demo\n")
 

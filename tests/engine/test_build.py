@@ -76,6 +76,14 @@ def test_the_native_level_is_the_one_that_the_engine_chooses(tmp_path):
 
 
 @pytest.mark.skipif(not CMAKE or not COMPILER, reason="needs cmake and a compiler")
+def test_a_package_has_all_levels(tmp_path):
+    done = configure(tmp_path)
+    (line,) = re.findall(r"^levels to compile: (.*)$", done.stderr + done.stdout, re.MULTILINE)
+    assert set(levels()) <= set(line.split(", "))
+    assert line.startswith("portable, portable_int8")
+
+
+@pytest.mark.skipif(not CMAKE or not COMPILER, reason="needs cmake and a compiler")
 def test_a_level_that_does_not_exist_is_an_error(tmp_path):
     done = configure(tmp_path, "-DTHROUGHTIME_LEVELS=portable;avx1024")
     assert done.returncode != 0
