@@ -40,6 +40,7 @@ bench: $(READY)  ## figures for docs/benchmarks, on a machine that does nothing 
 	$(BIN)/python benchmarks/processes.py
 	$(BIN)/python benchmarks/shards.py
 	$(BIN)/python benchmarks/compress.py
+	$(BIN)/python benchmarks/validation.py
 
 format: $(READY)  ## put the code into its form
 	$(BIN)/ruff format .
