@@ -15,6 +15,9 @@ from throughtime.machine import processor, usable_threads
 from throughtime.untrusted import printable
 from throughtime.version import VERSION
 
+BASE = ("numpy", "tokenizers", "safetensors", "pydantic")
+EXTRAS = {"torch": "train", "matplotlib": "train", "constriction": "compress"}
+"""Packages that an extra of the install brings."""
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 
@@ -29,17 +32,20 @@ def command(as_json: bool) -> None:
     for key, value in report.items():
         if isinstance(value, dict):
             value = ", ".join(f"{name} {fact}" for name, fact in value.items())
-        say(f"{key:<10}{', '.join(value) if isinstance(value, list) else value}")
+        say(f"{key:<13}{', '.join(value) if isinstance(value, list) else value}")
 
 
 def examine() -> dict[str, Any]:
     """The report."""
     from throughtime import engine
 
-    packages = ("numpy", "tokenizers", "safetensors", "pydantic", "torch", "matplotlib")
-    versions = {name: _version(name) for name in packages}
+    versions = {name: _version(name) for name in (*BASE, *EXTRAS)}
     model, flags = processor()
-    missing = [f"{name}: pip install 'throughtime[train]'" for name, version in versions.items() if version is None]
+    missing = [
+        f"{name}: pip install 'throughtime[{EXTRAS.get(name, 'train')}]'"
+        for name, version in versions.items()
+        if version is None
+    ]
     return {
         "throughtime": VERSION,
         "python": platform.python_version(),
