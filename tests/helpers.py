@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -100,6 +102,16 @@ def model_folder(
     save_model(path, model, {}, tokenizer=tokenizer, separator=separator)
     (path / "tokenizer.json").write_text(tokenizer.to_json(), "utf-8")
     return path, model
+
+
+def forge(place: Path, name: str, content: bytes) -> None:
+    """Put other content into a file of a checkpoint, and its size and digest into the manifest, which holds then."""
+    (place / name).write_bytes(content)
+    manifest = json.loads((place / "manifest.json").read_bytes())
+    manifest["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest.pop("sha256")
+    manifest["sha256"] = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
+    (place / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
 def damaged(data: st.DataObject, content: bytes, at: int) -> bytes:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import throughtime
+from helpers import forge
 from throughtime import recipe as recipes
 from throughtime.errors import SettingError, TerminationError, ThroughtimeError
 from throughtime.models.language import LanguageModel
@@ -307,3 +308,115 @@ def test_a_rollback_goes_back_to_the_checkpoint_with_a_lower_rate(text, tmp_path
     rates = {entry["step"]: entry["learning_rate"] for entry in entries if entry["event"] == "train"}
     assert rates[20] < 0.0625 * 0.01
     assert len(calls) == STEPS + 4 + 1
+
+
+def all_of(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "lock"}
+
+
+def assert_refused_untouched(folder, message):
+    before = all_of(folder)
+    with pytest.raises(ThroughtimeError, match=message) as caught:
+        throughtime.resume(folder)
+    assert "\n" not in str(caught.value)
+    assert all_of(folder) == before
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_without_its_checkpoints_does_not_begin_anew_over_its_models(text, uncut, tmp_path, finished):
+    if finished:
+        folder = shutil.copytree(uncut("carried"), tmp_path / "run")
+    else:
+        folder = cut_run(text, tmp_path / "run", "carried", 20, 6)
+    shutil.rmtree(folder / "checkpoints")
+    assert_refused_untouched(folder, r"has no checkpoint to go on from, and .*, which would be lost")
+    (folder / "checkpoints").mkdir()
+    if finished:
+        assert_refused_untouched(folder, r"has no checkpoint to go on from, and card\.md")
+
+
+def test_a_model_folder_does_not_begin_anew(uncut, tmp_path):
+    run = uncut("carried")
+    folder = shutil.copytree(run / "best", tmp_path / "product")
+    for name in ("recipe.toml", "tokenizer.json"):
+        shutil.copy(run / name, folder)
+    assert_refused_untouched(folder, r"and model\.safetensors, model\.json, which would be lost")
+
+
+def rewrite(folder, old, new):
+    path = folder / "recipe.toml"
+    assert path.read_text().count(old) == 1
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_an_edited_recipe_is_named_and_taken_where_it_may_change(text, tmp_path):
+    folder = cut_run(text, tmp_path / "run", "carried", 20, 6)
+    rewrite(folder, f"steps = {STEPS}", "steps = 30")
+    rewrite(folder, "patience = 0", "patience = 50")
+    log = Cut()
+    assert throughtime.resume(folder, display=log).steps == 30
+    said = [line for line in log.lines if "was changed" in line]
+    assert said == [
+        f"{folder}/recipe.toml was changed: training.steps was {STEPS}, now it is 30",
+        f"{folder}/recipe.toml was changed: training.patience was 0, now it is 50",
+    ]
+    assert recipes.load(folder / "recipe.toml").training.patience == 50
+
+
+def test_an_edited_recipe_gives_way_to_what_is_asked_for(text, tmp_path):
+    folder = cut_run(text, tmp_path / "run", "carried", 20, 6)
+    rewrite(folder, f"steps = {STEPS}", "steps = 30")
+    assert throughtime.resume(folder, {"training": {"steps": 27}}).steps == 27
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("hidden_size = 8", "hidden_size = 9", r"another model.hidden_size \(was 8, now 9\)"),
+        ("seed = 0", "", None),
+        ("seed = 0", "seed = 4", r"another training.seed \(was 0, now 4\)"),
+        ("lanes = 3", "lanez = 3", r"run/recipe.toml: there is no setting streams.lanez; did you mean streams.lanes"),
+        ("lanes = 3", "lanes = -3", r"run/recipe.toml: streams.lanes: should be greater"),
+        ("lanes = 3", "lanes = ", None),
+    ],
+)
+def test_an_edited_recipe_that_decides_the_numbers_is_refused(text, tmp_path, old, new, message):
+    folder = cut_run(text, tmp_path / "run", "carried", 20, 6)
+    rewrite(folder, old, new)
+    if message:
+        assert_refused_untouched(folder, message)
+        return
+    log = Cut()
+    assert throughtime.resume(folder, display=log).steps == STEPS
+    assert any("recipe.toml is not TOML" in line for line in log.lines) == (new == "lanes = ")
+
+
+def test_a_text_that_has_moved_is_known_by_its_digest(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "mine.txt").write_text(TEXT)
+    folder = cut_run(tmp_path / "a" / "mine.txt", tmp_path / "run", "carried", 9, 5)
+    os.rename(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(ThroughtimeError, match=r"where the text has moved, name it anew: throughtime train TEXT --out"):
+        throughtime.resume(folder)
+    with pytest.raises(PowerCutError):
+        throughtime.resume(folder, {"text": {"sources": [str(tmp_path / "b" / "mine.txt")]}}, Cut(12))
+    (tmp_path / "other.txt").write_text(TEXT[::-1])
+    with pytest.raises(ThroughtimeError, match=r"text is not the one that .* was trained on"):
+        throughtime.resume(folder, {"text": {"sources": [str(tmp_path / "other.txt")]}})
+    monkeypatch.chdir(tmp_path / "b")
+    assert throughtime.resume(folder, {"text": {"sources": ["mine.txt"]}}).steps == STEPS
+    assert recipes.load(folder / "recipe.toml").text.sources == (str(tmp_path / "b" / "mine.txt"),)
+
+
+def test_checkpoints_of_version_0_1_0_are_read(text, uncut, tmp_path):
+    """Their facts have no format and no record of validations, and NaN where there was no loss yet."""
+    folder = cut_run(text, tmp_path / "run", "carried", 20, 6)
+    for place in (folder / "checkpoints").glob("step-*"):
+        facts = json.loads((place / "facts.json").read_text())
+        del facts["format"], facts["watch"]["validations"]
+        facts["recent"][0][0] = float("nan")
+        forge(place, "facts.json", json.dumps(facts).encode())
+    log = Cut()
+    assert throughtime.resume(folder, display=log).steps == STEPS
+    assert f"going on after step 18, from {folder}/checkpoints/step-18" in log.lines
+    assert outcome(folder)[1] == outcome(uncut("carried"))[1]

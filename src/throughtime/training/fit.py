@@ -39,6 +39,7 @@ def check_fit(found: Checkpoint, learner: Learner) -> None:
         _check_arrays("position", parts["position"], _position(learner, facts))
         noise = learner.noise.get_state()
         _check_arrays("noise", parts["noise"], {str(rank): noise for rank in range(max(1, len(parts["noise"])))})
+        _check_generators(parts["noise"])
         for part in ("model", "best"):
             for name, array in parts[part].items():
                 if not bool(array.isfinite().all()):
@@ -59,6 +60,14 @@ def _check_arrays(part: str, arrays: Mapping[str, Tensor], wanted: Mapping[str, 
                 f"has {array.dtype} of shape {list(array.shape)} as {name!r} in {part}.safetensors, not "
                 f"{like.dtype} of shape {list(like.shape)}"
             )
+
+
+def _check_generators(states: Mapping[str, Tensor]) -> None:
+    for name, state in states.items():
+        try:
+            torch.Generator().set_state(state)
+        except RuntimeError as error:
+            raise ThroughtimeError(f"has no state of a generator as {name!r} in noise.safetensors: {error}") from None
 
 
 def _means(learner: Learner, arrays: Mapping[str, Tensor]) -> Arrays:
