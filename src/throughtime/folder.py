@@ -27,7 +27,7 @@ FORMAT = 1
 WEIGHTS, DESCRIPTION, TOKENIZER = "model.safetensors", "model.json", "tokenizer.json"
 RECIPE, JOURNAL = "recipe.toml", "journal.jsonl"
 SCALE = ".scale"
-METADATA = "__metadata__"
+METADATA, CHECKSUM = "__metadata__", "sha256"
 LARGEST_HEADER = 1 << 22
 """Bytes of JSON at the beginning of a file of weights."""
 
@@ -194,7 +194,7 @@ def write_weights(folder: Path, arrays: Mapping[str, Floats], held: str = "float
         entries[name] = np.ascontiguousarray(array, np.float32)
         if held == "int8" and array.ndim == 2:
             entries[name], entries[name + SCALE] = whole_numbers(entries[name])
-    replace_file(folder / WEIGHTS, save(entries), mode)
+    replace_file(folder / WEIGHTS, save(entries, {CHECKSUM: _checksum(entries)}), mode)
 
 
 def read_weights(folder: Path, wanted: Mapping[str, tuple[int, ...]]) -> Weights:
@@ -214,6 +214,9 @@ def read_weights(folder: Path, wanted: Mapping[str, tuple[int, ...]]) -> Weights
         entries = dict(deserialize(content))
         if entries.keys() != {*wanted, *_scales(wanted, entries)}:
             raise SafetensorError("it names an array twice")
+        told = _checksum_in(content)
+        if told not in (None, _checksum({name: entry["data"] for name, entry in entries.items()})):
+            raise SafetensorError("SHA-256 mismatch of its arrays")
     except SafetensorError as error:
         raise ThroughtimeError(f"cannot read {path}: {_line(error)}") from None
     scales = _scales(wanted, entries)
@@ -229,6 +232,22 @@ def read_weights(folder: Path, wanted: Mapping[str, tuple[int, ...]]) -> Weights
     return Weights(
         {name: arrays[name] for name in wanted}, hashlib.sha256(content).hexdigest(), "int8" if scales else "float32"
     )
+
+
+def _checksum(arrays: Mapping[str, Any]) -> str:
+    """SHA-256 of the names and bytes of arrays."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(name.encode())
+        digest.update(array)
+    return digest.hexdigest()
+
+
+def _checksum_in(content: bytes) -> Any:
+    """The checksum in the header of a file of weights; None in one of an older version."""
+    header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")], WEIGHTS)
+    metadata = header.get(METADATA)
+    return metadata.get(CHECKSUM) if isinstance(metadata, dict) else None
 
 
 def _scales(wanted: Mapping[str, tuple[int, ...]], entries: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -69,11 +69,11 @@ def read_file(path: str | Path, limit: int = DOCUMENT_BYTES) -> bytes:
         if size > limit:
             raise ThroughtimeError(f"cannot read {path}: it has {size:,} bytes, and may have at most {limit:,}")
         try:
-            content = file.read(limit + 1)
+            content = file.read(size + 1)  # no more: as much memory is taken at once
         except OSError as error:
             raise ThroughtimeError(f"cannot read {path}: {error.strerror}") from None
-    if len(content) > limit:
-        raise ThroughtimeError(f"cannot read {path}: it grew past {limit:,} bytes while it was read")
+    if len(content) > size:
+        raise ThroughtimeError(f"cannot read {path}: it grew past {size:,} bytes while it was read")
     return content
 
 

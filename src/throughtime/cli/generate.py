@@ -58,7 +58,8 @@ def _by_pytorch(run: Path, prompt: str, tokens: int, choice: dict[str, Any]) -> 
 
     place = folders.find(run)
     tokenizer = tokenizers.load(place.home / folders.TOKENIZER)
-    model = load_model(place.folder, tokenizer.vocabulary_size)
+    model = load_model(place.folder, tokenizer.vocabulary_size, tokenizer.fingerprint)
+    described = folders.read_description(place.folder, tokenizer.vocabulary_size)
     usual = {option.name: option.default for option in command.params}
     for name in ONLY_BY_KERNELS:
         if (given := choice.pop(name)) and given != usual[name]:
@@ -66,4 +67,4 @@ def _by_pytorch(run: Path, prompt: str, tokens: int, choice: dict[str, Any]) -> 
                 f"the cell {model.settings.cell!r} has no kernel; PyTorch writes without --{name.replace('_', '-')}; "
                 "leave it out"
             )
-    return generate(model, tokenizer, prompt, tokens, **choice)
+    return generate(model, tokenizer, prompt, tokens, separator=folders.separator_of(place, described), **choice)

@@ -24,6 +24,7 @@ from throughtime.runtime.state import Position, State
 from throughtime.runtime.vocabulary import allowed_tokens
 from throughtime.text.prompt import encode_documents
 from throughtime.text.tokenizer import Tokenizer
+from throughtime.untrusted import printable
 
 STEPS_AT_ONCE = 512
 
@@ -192,7 +193,7 @@ class Model:
         if not isinstance(state, State):
             raise ThroughtimeError(f"a state that `initial_state` or `feed` gave is needed, got {type(state).__name__}")
         if state.model != self.digest:
-            raise ThroughtimeError(f"the state is of model {state.model[:12]}, this is {self.digest[:12]}")
+            raise ThroughtimeError(f"the state is of model {printable(state.model[:12])}, this is {self.digest[:12]}")
         if state.array_SBH.shape != (self.network.state_arrays, lanes, self.network.hidden_size):
             raise ThroughtimeError(
                 f"a state of {lanes} lanes is needed, got {list(state.array_SBH.shape)}; see State.select"

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from throughtime.errors import SettingError, ThroughtimeError
-from throughtime.untrusted import parse_json, to_json
+from throughtime.untrusted import parse_json, printable, to_json
 
 FORMAT = "2"
 OLDER = "1"
@@ -152,8 +152,8 @@ class State:
                 raise ValueError("it holds numbers that are not finite")
             return State(array, str(about["model"]), [_position(*entry) for entry in positions])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            line = " ".join(str(error).split())
-            raise ThroughtimeError(f"{len(blob)} bytes are no state of a model, or damaged: {line}") from None
+            line = printable(" ".join(str(error).split()))
+            raise ThroughtimeError(f"{len(blob)} bytes are no state of a model, or damaged: {line:.200}") from None
 
 
 def _position(matched: Any, pending: Any, seed: Any, drawn: Any, seen: Any) -> Position:
