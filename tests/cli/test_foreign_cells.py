@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -58,6 +59,17 @@ def call(capfd):
         return left.value.code, out, err
 
     return call
+
+
+def test_a_tokenizer_of_another_run_is_refused_though_pytorch_writes(call, run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    described = json.loads((folder / "best" / "model.json").read_text())
+    (folder / "best" / "model.json").write_text(json.dumps(described | {"tokenizer": "0" * 32}))
+    for command in ("generate", "evaluate"):
+        code, _, err = call(command, folder)
+        assert code == 1
+        assert "tokenizer.json" in err
+        assert "is not the one its model was trained with" in err
 
 
 def test_evaluate_measures_it_by_pytorch(call, run):

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+import throughtime
 from helpers import model_folder
 from throughtime import engine, runtime
 from throughtime.cli.main import group
@@ -85,6 +86,29 @@ def test_the_figure_of_one_text_is_the_same_in_every_command(place, tmp_path, mo
         found = json.loads(told.stdout)
         total = found["total_bits"] if command == "score" else found["nats_per_token"] * found["tokens"] / math.log(2)
         assert total == pytest.approx(score.total_bits, rel=1e-5)
+
+
+def test_a_run_keeps_the_rule_and_its_commands_agree(tmp_path):
+    (tmp_path / "names.txt").write_text(NAMES * 20)
+    run = throughtime.train(
+        {
+            "text": {"sources": [str(tmp_path / "names.txt")], "separator": "\n"},
+            "streams": {"lanes": 2, "window": 8},
+            "model": {"hidden_size": 8},
+            "training": {"steps": 4, "validations": 1, "sample_tokens": 20, "threads": 1},
+        },
+        out=tmp_path / "run",
+    ).folder
+    described = json.loads((run / "best" / "model.json").read_text())
+    assert described["separator"] == "\n"
+    model = runtime.load(run)
+    assert described["tokenizer"] == model.tokenizer.fingerprint
+    assert "sample" in (run / "journal.jsonl").read_text()
+    told = CliRunner().invoke(group, ["evaluate", str(run), str(tmp_path / "names.txt"), "--json"])
+    found = json.loads(told.stdout)
+    assert model.score(NAMES * 20).total_bits * math.log(2) == pytest.approx(
+        found["nats_per_token"] * found["tokens"], rel=1e-4
+    )
 
 
 def test_written_text_begins_each_document_with_an_empty_state(model):
