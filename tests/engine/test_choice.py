@@ -34,7 +34,9 @@ def _no_kernels(monkeypatch):
 def test_the_environment_chooses_a_level(level):
     done = run("-c", "from throughtime import engine; print(engine.level(), engine.kernel('gru').gates)", wanted=level)
     assert done.stdout == f"{level} 3\n", done.stderr
-    assert f"engine       native kernels of level {level} (of " in run("-m", "throughtime", "doctor", wanted=level).stdout
+    assert (
+        f"engine       native kernels of level {level} (of " in run("-m", "throughtime", "doctor", wanted=level).stdout
+    )
 
 
 def test_without_a_word_the_best_level_runs():

@@ -9,10 +9,13 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+import torch
 
 from helpers import model_folder
 from throughtime import engine, runtime
 from throughtime.errors import ThroughtimeError
+from throughtime.models.language import LanguageModel
+from throughtime.recipe import Model
 from throughtime.runtime import Streams
 from throughtime.runtime.network import Network
 
@@ -98,6 +101,24 @@ def test_ids_that_another_thread_changes_are_read_as_they_were_when_checked(mode
         ended.set()
 
     assert at_once(spoil, feed) == []
+
+
+def test_ids_that_change_in_a_call_of_a_model_in_pytorch_are_read_as_they_were_when_checked():
+    trained = LanguageModel(Model(hidden_size=16), 8)
+    ids, ended = torch.zeros(2000, 4, dtype=torch.int64), threading.Event()
+
+    def spoil():
+        while not ended.is_set():
+            ids.numpy()[:] = 1 << 40
+            ids.numpy()[:] = 3
+
+    def run():
+        for _ in range(20):
+            with suppress(ValueError, IndexError):
+                trained(ids)[0].sum().backward()
+        ended.set()
+
+    assert at_once(spoil, run) == []
 
 
 @pytest.mark.skipif(engine.level() is None, reason="there are no kernels here")

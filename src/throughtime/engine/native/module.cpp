@@ -100,14 +100,18 @@ Layer layer_of(const Size& n, int threads) {
     return l;
 }
 
-void common(const Recurrence& r, const Size& n, Arrays& arrays, Layer& l) {
+// `ids` keeps a copy of those of the call: no other thread can change it once it is checked.
+void common(const Recurrence& r, const Size& n, Arrays& arrays, Layer& l, std::vector<int64_t>& ids) {
     l.W = arrays.need<const float>("W", r.gates * n.H * n.D);
     if (r.product) {
         l.U = arrays.need<const float>("U", r.gates * n.H * n.H);
         l.U_mask = arrays.find<const float>("U_mask", r.gates * n.H * n.H);
         l.state_mask = arrays.find<const float>("state_mask", n.B * n.H);
     }
-    l.ids = arrays.find<const int64_t>("ids", n.T * n.B);
+    if (const int64_t* given = arrays.find<const int64_t>("ids", n.T * n.B)) {
+        ids.assign(given, given + n.T * n.B);
+        l.ids = ids.data();
+    }
     if (!l.ids != !n.V) throw nb::value_error("ids and the size of their vocabulary go together");
     for (int64_t i = 0; l.ids && i < n.T * n.B; i++)
         if (l.ids[i] < 0 || l.ids[i] >= n.V)
@@ -134,7 +138,8 @@ void forward(const Recurrence& r, const Shape& shape, int threads, const nb::kwa
     const Size n = size_of(shape);
     Layer l = layer_of(n, threads);
     Arrays arrays(given);
-    common(r, n, arrays, l);
+    std::vector<int64_t> ids;
+    common(r, n, arrays, l, ids);
     l.y = arrays.need<float>("y", n.T * n.B * n.H);
     l.hidden = arrays.need<float>("hidden", n.B * n.H);
     l.carried = r.carries_hidden ? nullptr : arrays.need<float>("carried", n.B * n.H);
@@ -147,7 +152,8 @@ void backward(const Recurrence& r, const Shape& shape, int threads, const nb::kw
     const Size n = size_of(shape);
     Layer l = layer_of(n, threads);
     Arrays arrays(given);
-    common(r, n, arrays, l);
+    std::vector<int64_t> ids;
+    common(r, n, arrays, l, ids);
     if (!r.backward) throw nb::value_error("this kernel has no way back");
     if (!l.saved || (r.product && !l.read)) throw nb::value_error("what the forward pass saved is missing");
     l.dy = arrays.find<const float>("dy", n.T * n.B * n.H);
