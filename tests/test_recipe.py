@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tomllib
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +80,18 @@ def test_every_setting_is_read(tmp_path, monkeypatch):
         ("text.encoding=utf8000", "text.encoding must be one that Python knows, got 'utf8000'"),
         ("training.learning_rate=inf", "training.learning_rate: should be a finite number"),
         ("training.epochs=-1.0", "training.epochs: should be greater than 0, got -1.0"),
+        ("training.minutes=nan", "training.minutes: should be "),
+        (
+            "training.seed=18446744073709551616",
+            "training.seed: should be less than 9223372036854775808, got 1844674407",
+        ),
+        ("training.seed=-1", "training.seed: should be greater than or equal to 0, got -1"),
+        ("model.hidden_size=100000000", "model.hidden_size: should be less than or equal to 16777216, got 100000000"),
+        ("model.cell_options.forget_bias=nan", "model.cell_options.forget_bias.float: should be a finite number"),
+        ("text.split=[nan, 0.0, 0.0]", "text.split.0: should be a finite number"),
+        ('text.sources=["a\\u0000b"]', "text.sources.0: String should match pattern"),
+        ("training=3", "training: should be a valid dictionary"),
+        ("streams.\x1b[31m=3", "there is no setting streams.\\x1b[31m"),
         ("training.nonfinite=ignore", "training.nonfinite: should be 'stop', 'skip' or 'rollback', got 'ignore'"),
         ("model={tied=true, embedding_size=3}", "model.tied needs embedding_size equal to hidden_size (256) or 0"),
         ("training={steps=3, epochs=2.0}", "training: the budget must be one of steps, epochs or minutes, got"),
@@ -113,7 +126,24 @@ def test_assignments_are_toml_or_text(assignment, value):
     assert recipe.parse_assignment(assignment) == {"a": {"b": value}}
 
 
-@pytest.mark.parametrize("assignment", ["a.b", "=3", ""])
+def test_what_is_shown_of_wrong_settings_is_short():
+    for tree in ({"model": {"hidden_size": 10**5000}}, {"a" * 10**6: 1}, {str(n): n for n in range(10**4)}):
+        with pytest.raises(SettingError) as caught:
+            recipe.build(tree)
+        assert len(str(caught.value)) < 500
+
+
+def test_one_name_is_a_list_of_one_and_a_path_is_a_name():
+    text = recipe.build({"text": {"sources": "a.txt", "valid": Path("b.txt"), "test": [Path("c.txt"), "d"]}}).text
+    assert (text.sources, text.valid, text.test) == (("a.txt",), ("b.txt",), ("c.txt", "d"))
+
+
+def test_a_section_that_is_none_is_laid_over_like_any_other_value():
+    assert recipe.change({"training": 3}, {"training": {"steps": 1}}) == {"training": {"steps": 1}}
+    assert recipe.change({"training": {"seed": 1}}, {"training": 3}) == {"training": 3}
+
+
+@pytest.mark.parametrize("assignment", ["a.b", "=3", "", "a." * 5000 + "b=1"])
 def test_what_is_no_assignment(assignment):
     with pytest.raises(SettingError, match=r"a setting is written section\.name=value"):
         recipe.parse_assignment(assignment)
@@ -134,7 +164,13 @@ def test_files_to_validate_on_take_no_share_of_the_text():
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot read the recipe .*: No such file"), ("a = [", "is not TOML"), (b"\xff", "is not TOML")],
+    [
+        (None, "cannot read the recipe .*: No such file"),
+        ("a = [", "is not TOML"),
+        (b"\xff", "is not TOML"),
+        ("a = " + "[" * 100_000, "is not TOML"),
+        ("a = " + "9" * 5000, "is not TOML"),
+    ],
 )
 def test_a_recipe_file_that_cannot_be_read(content, message, tmp_path):
     path = tmp_path / "mine.toml"
@@ -142,6 +178,11 @@ def test_a_recipe_file_that_cannot_be_read(content, message, tmp_path):
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(SettingError, match=message):
         recipe.read(str(path))
+
+
+def test_a_home_that_is_not_there_is_said():
+    with pytest.raises(SettingError, match=r"cannot find ~nobody-of-that-name/mine\.toml"):
+        recipe.read("~nobody-of-that-name/mine.toml")
 
 
 def test_a_recipe_that_is_not_shipped():
