@@ -47,6 +47,8 @@ def open_regular(path: str | Path) -> BufferedReader:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ThroughtimeError(f"cannot read {path}: {error.strerror}") from None
+    except ThroughtimeError:
+        raise
     except ValueError as error:  # a NUL in the name
         raise ThroughtimeError(f"cannot read {str(path)!r}: {error}") from None
     file = os.fdopen(handle, "rb")
