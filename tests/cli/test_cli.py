@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,6 +195,20 @@ def test_inspect_writes_a_report_and_sums_it_up(call, run, text, tmp_path):
     code, _, err = call("inspect", run, text, "--out", tmp_path / "page.html")
     assert (code, "give --force" in err) == (1, True)
     assert (tmp_path / "page.html").read_text() == "mine"
+
+
+def test_inspect_leaves_out_damaged_lines_of_the_journal_and_says_so(call, run, text, tmp_path):
+    copy, page = shutil.copytree(run, tmp_path / "run"), tmp_path / "page.html"
+    journal = copy / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-20])
+    code, _, err = call("inspect", copy, text, "--out", page)
+    assert (code, err.startswith(f"1 damaged line of {journal} left out, the first one is line ")) == (0, True)
+    assert "1 damaged line of" in page.read_text("utf-8")
+    assert "How it was trained" in page.read_text("utf-8")
+    journal.unlink()
+    os.mkfifo(journal)
+    code, _, err = call("inspect", copy, text, "--out", page)
+    assert (code, err) == (0, f"cannot read {journal}: it is a pipe, not a regular file\n")
 
 
 def test_inspect_reads_what_was_held_out_and_writes_into_the_run(call, run):
