@@ -165,21 +165,18 @@ class Model:
         if wanted is not None and not 0 <= arguments.whole("wanted", wanted, 0) <= len(ids):
             raise ThroughtimeError(f"wanted must be 0 to {len(ids)}, the steps there are, got {wanted}")
         try:
-            starts_TB, positions = self._documents_in(ids, state)
-            fresh_TB = None if starts_TB is None else starts_TB.view(np.bool_)
+            fresh_TB, positions = self._documents_in(ids, state) if self.separator or state.positions else (None, [])
             logits_TBV, array_SBH = self.network.feed(ids, state.array_SBH, wanted, fresh_TB)
         except IndexError as error:
             raise ThroughtimeError(str(error)) from None
         return logits_TBV, State.holding(array_SBH, self.digest, positions)
 
-    def _documents_in(self, ids: NDArray[np.int64], state: State) -> tuple[NDArray[np.uint8] | None, list[Position]]:
-        """Where documents begin in ids_TB (None: nowhere), and how far the lanes come by them."""
-        if not self.separator and not state.positions:
-            return None, []
+    def _documents_in(self, ids: NDArray[np.int64], state: State) -> tuple[NDArray[np.bool_], list[Position]]:
+        """Where documents begin in ids_TB, and how far the lanes come by them."""
         before = [state.position(lane) for lane in range(state.batch_size)]
         matched_B = np.array([position.matched for position in before])
         starts_TB = self.documents.starts(ids, matched_B)
-        return starts_TB, [
+        return starts_TB.view(np.bool_), [
             position._replace(
                 matched=matched,
                 pending=b"",
@@ -198,7 +195,8 @@ class Model:
             raise ThroughtimeError(
                 f"a state of {lanes} lanes is needed, got {list(state.array_SBH.shape)}; see State.select"
             )
-        if any(position.matched > len(self.separator.encode()) for position in state.positions):
+        most = len(self.separator.encode()) if state.positions else 0
+        if state.positions and any(position.matched > most for position in state.positions):
             raise ThroughtimeError("the state is of a model with another separator of documents")
 
     def logits(self, state: State) -> NDArray[np.float32]:

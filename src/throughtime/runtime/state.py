@@ -67,15 +67,16 @@ class State:
             )
         if array.flags.writeable:
             array = array.copy()
-            array.flags.writeable = False
-        self.array_SBH, self.model = array, model
-        self.positions = tuple(positions) if any(position != Position() for position in positions) else ()
+            array.setflags(write=False)
+        self.array_SBH, self.model, self.positions = array, model, _told(positions)
 
     @classmethod
     def holding(cls, array_SBH: Floats, model: str, positions: Sequence[Position] = ()) -> Self:
-        """The state with an array that nobody else holds: it is made read-only instead of being copied."""
-        array_SBH.flags.writeable = False
-        return cls(array_SBH, model, positions)
+        """The state with an array [S, B, H] that nobody else holds: it is made read-only, not copied."""
+        array_SBH.setflags(write=False)
+        state = cls.__new__(cls)
+        state.array_SBH, state.model, state.positions = array_SBH, model, _told(positions) if positions else ()
+        return state
 
     def __reduce__(self) -> tuple[Any, ...]:
         return State, (self.array_SBH, self.model, self.positions)
@@ -154,6 +155,11 @@ class State:
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             line = printable(" ".join(str(error).split()))
             raise ThroughtimeError(f"{len(blob)} bytes are no state of a model, or damaged: {line:.200}") from None
+
+
+def _told(positions: Sequence[Position]) -> tuple[Position, ...]:
+    """The positions, or none where no lane's says anything."""
+    return tuple(positions) if any(position != Position() for position in positions) else ()
 
 
 def _position(matched: Any, pending: Any, seed: Any, drawn: Any, seen: Any) -> Position:
