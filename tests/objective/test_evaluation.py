@@ -148,7 +148,7 @@ def test_memory_does_not_grow_with_the_text(monkeypatch):
         total_nats(model, text, 8)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < peaks[0] + 8 * 8 * (8000 - 2000) // 8 // 4 + 10_000  # the nats of every window and lane
+    assert peaks[1] < peaks[0] + 8 * 8 * (8000 - 2000) // 8 // 4 + 30_000  # the nats of every window and lane
 
 
 @pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
