@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -155,6 +156,19 @@ def test_a_journal_of_any_size_is_read_in_bounded_memory(journal, monkeypatch):
     assert "1 damaged line " in found.notes[0]
     monkeypatch.setattr(module, "JOURNAL_LINES", 7)
     assert journal.entries().notes == [f"only the first 7 lines of {journal.path} are read"]
+
+
+def test_a_journal_of_one_endless_line_is_read_no_further_than_another(journal, monkeypatch):
+    class Kept(io.BytesIO):
+        def close(self):
+            """It tells afterwards how far it was read."""
+
+    monkeypatch.setattr(module, "LINE_BYTES", 200)
+    monkeypatch.setattr(module, "JOURNAL_BYTES", 1000)
+    file = Kept(bytes(9000))
+    monkeypatch.setattr(module, "open_regular", lambda _path: file)
+    assert f"only the first 1 lines of {journal.path} are read" in journal.entries().notes
+    assert file.tell() == 1000
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])

@@ -234,7 +234,7 @@ class Journal:
                 yield line
                 lines += 1
                 read += len(line)
-                while len(line) == LINE_BYTES and not line.endswith(b"\n"):
+                while len(line) == LINE_BYTES and not line.endswith(b"\n") and read < JOURNAL_BYTES:
                     line = file.readline(LINE_BYTES)
                     read += len(line)
                 if read >= JOURNAL_BYTES or lines >= JOURNAL_LINES:
