@@ -147,6 +147,13 @@ def test_a_position_that_cannot_be_is_named(model, position, told):
         used(model, forged.to_bytes())
 
 
+def test_a_state_of_more_lanes_than_memory_holds_is_refused(model):
+    blob = State(np.zeros((2, 1 << 40, 0), np.float32), model.digest).to_bytes()
+    with pytest.raises(ThroughtimeError, match="with lanes and without numbers"):
+        State.from_bytes(blob)
+    assert State.from_bytes(model.initial_state(0).to_bytes()).batch_size == 0
+
+
 def test_a_state_of_the_older_format_is_read(model):
     array = model.initial_state().array_SBH
     about = {"format": "1", "model": model.digest, "sha256": _hash(array)}

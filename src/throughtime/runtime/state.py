@@ -147,6 +147,8 @@ class State:
             if about["format"] not in (OLDER, FORMAT) or array.dtype != np.float32 or array.ndim != 3:
                 raise ValueError(f"format {about['format']}, {array.dtype} of shape {list(array.shape)}")
             told = _hash(array) if about["format"] == OLDER else _hash(array, str(about["model"]), positions)
+            if array.shape[1] and not array.size:
+                raise ValueError(f"an array of shape {list(array.shape)}, with lanes and without numbers")
             if about["sha256"] != told:
                 raise ValueError("SHA-256 mismatch")
             if not np.isfinite(array).all():
