@@ -65,6 +65,16 @@ def test_threads_that_share_streams_wait_for_one_another(model):
         assert sorted(piece[key] for piece in texts) == sorted(alone[at : at + 5] for at in range(0, 400, 5))
 
 
+def test_what_a_copy_of_streams_is_made_of_does_not_change_with_them(model):
+    streams = Streams(model)
+    keys = [streams.join("the ", seed=seed) for seed in range(2)]
+    make, parts = streams.__reduce__()  # copy and pickle go through the parts after this, beside other threads
+    streams.leave(keys[0])
+    streams.join("a", seed=9)
+    assert make(*parts).write(5)[keys[1]] == streams.write(5)[keys[1]]
+    assert make(*parts).keys == keys
+
+
 @pytest.mark.skipif(engine.level() is None, reason="there are no kernels here")
 def test_a_sampler_in_use_is_refused(model):
     sampler = Network.sampler(

@@ -164,7 +164,8 @@ class Streams:
         with self._lock:
             self._settle()
             states = [self._state(place, as_drawn=True) for place in range(len(self))]
-            return _restored, (self._model, self._next, self._streams, states)
+            # The list itself changes with the streams, and is copied or pickled without the lock.
+            return _restored, (self._model, self._next, list(self._streams), states)
 
     def _state(self, place: int, as_drawn: bool = False) -> State:
         """A stream's state; unless `as_drawn`, without draws of a seed that nobody chose."""
