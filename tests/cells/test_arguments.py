@@ -17,7 +17,7 @@ from throughtime import cells
 from throughtime.cells import Masks, Stack
 from throughtime.cells.base import Embedded
 from throughtime.cells.lstm import LSTMState
-from throughtime.cells.state import HiddenState, leaves, put_rows, select_rows
+from throughtime.cells.state import HiddenState, leaves, put_rows, reset_rows, select_rows
 from throughtime.engine import choice
 from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.models import output
@@ -232,6 +232,18 @@ def test_rows_of_a_state_are_named_by_indices():
         for call in (lambda rows: select_rows(state, rows), lambda rows: put_rows(state, rows, state)):
             with pytest.raises(ThroughtimeError, match=message):
                 call(rows)
+
+
+def test_rows_are_put_one_for_one():
+    with pytest.raises(ThroughtimeError, match="new should have a lane for each of the 1 rows, got 2"):
+        put_rows(HiddenState(H_BH), torch.tensor([1]), HiddenState(H_BH))
+
+
+@pytest.mark.parametrize("fresh_B", [torch.tensor([True]), torch.tensor([1.0, 0.0]), torch.ones(3, dtype=torch.bool)])
+def test_each_lane_is_reset_by_a_mark_of_its_own(fresh_B):
+    state = HiddenState(H_BH)
+    with pytest.raises(ThroughtimeError, match=r"fresh_B should be bool \[2\], got "):
+        reset_rows(state, fresh_B, HiddenState(torch.zeros(2, 4)))
 
 
 @pytest.mark.parametrize("share", [2.0, 1.0, -0.1, float("nan"), "0.1", True, None])

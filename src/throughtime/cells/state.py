@@ -60,7 +60,14 @@ def tracked(state: State) -> State:
 
 
 def reset_rows(state: State, fresh_B: Tensor, initial: State) -> State:
-    """The rows of `initial` where `fresh_B` is true, of `state` elsewhere."""
+    """The rows of `initial` where `fresh_B` is true, of `state` elsewhere.
+
+    Raises:
+        ThroughtimeError: where `fresh_B` is not a bool for each lane; PyTorch would broadcast one.
+    """
+    if fresh_B.dtype != torch.bool or fresh_B.shape != (batch_size(state),):
+        kind = str(fresh_B.dtype).removeprefix("torch.")
+        raise ThroughtimeError(f"fresh_B should be bool [{batch_size(state)}], got {kind} {list(fresh_B.shape)}")
     return map_state(lambda old, new: torch.where(_column(fresh_B, old), new, old), state, initial)
 
 
@@ -73,6 +80,8 @@ def select_rows(state: State, rows: Tensor) -> State:
 def put_rows(state: State, rows: Tensor, new: State) -> State:
     """`state` with the rows named replaced by those of `new`, in order."""
     index = _indices(rows, state)
+    if batch_size(new) != len(index):
+        raise ThroughtimeError(f"new should have a lane for each of the {len(index)} rows, got {batch_size(new)}")
     return map_state(lambda old, fresh: old.index_copy(0, index, fresh), state, new)
 
 
