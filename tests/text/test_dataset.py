@@ -232,6 +232,12 @@ def test_a_text_named_to_be_held_out_must_not_be_empty(option, name):
     assert str(caught.value) == f"there is no text in {name}, named by --{option}: it gives 0 bytes"
 
 
+@pytest.mark.parametrize("names", [{"valid": ["-"]}, {"test": ["/dev/stdin"]}])
+def test_standard_input_is_one_split_only(names):
+    with pytest.raises(SettingError, match="standard input can be read only once, for one of the splits"):
+        prepare(Text(sources=("-",), **names))
+
+
 def test_a_test_text_alone_leaves_a_share_to_validate_on():
     prepared = prepare(Text(sources=(write("a.txt", "0123456789\n" * 100),), test=(write("t.txt", "xyz\n"),)))
     sizes = {name: ids.facts.bytes for name, ids in prepared.splits().items()}

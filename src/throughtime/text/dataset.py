@@ -69,6 +69,8 @@ def prepare(settings: Text) -> Dataset:
     """
     if not settings.sources:
         raise SettingError("no text is named; text.sources takes files, folders, globs, - or builtin")
+    if sum(not {*STANDARD_INPUT}.isdisjoint(names) for names in (settings.sources, settings.valid, settings.test)) > 1:
+        raise SettingError("standard input can be read only once, for one of the splits; write it to a file")
     remove_leftovers()
     splits = _splits(settings)
     corpora = splits[:3]
