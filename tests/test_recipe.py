@@ -92,6 +92,8 @@ def test_every_setting_is_read(tmp_path, monkeypatch):
         ('text.sources=["a\\u0000b"]', "text.sources.0: String should match pattern"),
         ("training=3", "training: should be a valid dictionary"),
         ("streams.\x1b[31m=3", "there is no setting streams.\\x1b[31m"),
+        ("text.sources=b\udcff.txt", "got 'b\\udcff.txt'; rename the file, or name its folder"),
+        ("text.separator=\udcff", "text.separator: should be UTF-8, as recipe.toml is, got '\\udcff'"),
         ("training.nonfinite=ignore", "training.nonfinite: should be 'stop', 'skip' or 'rollback', got 'ignore'"),
         ("model={tied=true, embedding_size=3}", "model.tied needs embedding_size equal to hidden_size (256) or 0"),
         ("training={steps=3, epochs=2.0}", "training: the budget must be one of steps, epochs or minutes, got"),
@@ -102,6 +104,12 @@ def test_wrong_settings(assignment, message):
         recipe.build(recipe.parse_assignment(assignment))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_dotted_key_is_said_to_need_nesting():
+    with pytest.raises(SettingError) as caught:
+        recipe.build({"training.steps": 5})
+    assert "'training.steps' should be nested: {'training': {'steps': ...}}" in str(caught.value)
 
 
 def test_all_that_is_wrong_is_said_at_once():

@@ -52,6 +52,7 @@ SHOWN = 100
 
 BUDGETS = ("steps", "epochs", "minutes")
 SEPARATOR = "text.separator"
+NAMES_OF_FILES = ("text.sources", "text.valid", "text.test")
 ESCAPES = {r"\n": "\n", r"\r": "\r", r"\t": "\t", r"\\": "\\"}
 
 
@@ -440,10 +441,17 @@ def _describe(detail: Mapping[str, Any]) -> str:
     if detail["type"] == "extra_forbidden":
         path = path if len(path) <= SHOWN else f"{path[:SHOWN]}..."
         near = difflib.get_close_matches(path, _paths(Recipe), n=1, cutoff=0.75)
+        if near == [path]:
+            section, name = path.split(".")
+            nested = f"{{{section!r}: {{{name!r}: ...}}}}"
+            return f"the key {path!r} should be nested: {nested}, in TOML {name} under [{section}]"
         return f"there is no setting {path}" + (f"; did you mean {near[0]}?" if near else "")
     if detail["type"] == "value_error":
         message = str(detail["ctx"]["error"])
         return f"{path}{'.' if f'{path}.{message.split()[0]}' in _paths(Recipe) else ': '}{message}"
+    if detail["type"] == "string_unicode":
+        remedy = "; rename the file, or name its folder" if path.startswith(NAMES_OF_FILES) else ""
+        return f"{path}: should be UTF-8, as recipe.toml is, got {_shown(detail['input'])}{remedy}"
     return f"{path}: {detail['msg'].replace('Input should', 'should')}, got {_shown(detail['input'])}"
 
 
