@@ -32,7 +32,7 @@ def call(capfd, tmp_path, monkeypatch):
         (["my.txt", "--cell", "nosuch", "--set", "streams.lanes=3"], 2, "there is no cell 'nosuch'"),
         (["nosuch.txt"], 1, "there is no file nosuch.txt"),
         (["-"], 2, "standard input can be read only once, and 3 processes read the text"),
-        (["my.txt"], 2, "streams.lanes must be at least the processes, 3, got 2"),
+        (["my.txt"], 2, "streams.lanes must be at least the number of processes, 3, got 2"),
         (["my.txt", "--set", "training.seed=18446744073709551616"], 2, "training.seed: should be less than"),
         (["--resume"], 1, "there is no run in run to go on with"),
     ],

@@ -74,7 +74,7 @@ def test_a_level_that_is_not_there_is_one_line(command, tmp_path):
         ({}, "installed without kernels"),
         ({"engine": "native"}, "installed without kernels; native was asked for"),
         ({"precision": "bf16"}, "installed without kernels; bf16 was asked for"),
-        ({"engine": "native", "precision": "bf16"}, "installed without kernels; native and bf16 was asked for"),
+        ({"engine": "native", "precision": "bf16"}, "installed without kernels; native and bf16 were asked for"),
     ],
     ids=["auto", "native", "bf16", "both"],
 )

@@ -179,7 +179,7 @@ def test_weights_that_are_not_finite_are_neither_kept_nor_sampled_from(text, tmp
     """A learning rate this high spoils the weights; the loss of a step says so only after the next one."""
     changes = {"training": {"learning_rate": 1e38, "warmup": 0.0, "nonfinite": policy, "steps": 4, "validations": 4}}
     log = Log()
-    with pytest.raises(ThroughtimeError, match=r"training diverged|the training went off"):
+    with pytest.raises(ThroughtimeError, match=r"training diverged"):
         train(text, tmp_path / "run", changes, log)
     assert policy == "rollback" or not (tmp_path / "run" / "best").exists()
     assert any("the weights are not finite; this model is not kept" in line for line in log.lines)

@@ -257,5 +257,5 @@ def test_lanes_are_dealt_to_neighbours_and_none_is_left_out():
 
 def test_more_processes_than_lanes_are_refused(text):
     recipe = recipes.build({**SMALL, "text": {"sources": [text]}})
-    with pytest.raises(SettingError, match=r"streams.lanes must be at least the processes, 6, got 5"):
+    with pytest.raises(SettingError, match=r"streams.lanes must be at least the number of processes, 6, got 5"):
         Learner(recipe, prepare(recipe.text), Ranks(0, 6))

@@ -122,7 +122,7 @@ def test_restarts_by_torchrun_are_known_by_the_process_that_starts_them(text, tm
         ({"model": {"cell_options": {"nosuch": 1}}}, 2, "has no option 'nosuch'"),
         ({"model": {"cell": "mingru", "engine": "torch"}}, 2, "PyTorch has no fused form of the cell mingru"),
         ({"model": {"hidden_size": 1_000_000}}, 2, "GB to train, and this machine has"),
-        ({"streams": {"lanes": 3}}, 4, "streams.lanes must be at least the processes, 4, got 3"),
+        ({"streams": {"lanes": 3}}, 4, "streams.lanes must be at least the number of processes, 4, got 3"),
         ({"streams": {"window": 10_000}}, 2, "the training text has .* need"),
         ({"text": {"sources": ["nosuch.txt"]}}, 2, "there is no file nosuch.txt"),
         ({"text": {"sources": ["-"]}}, 2, "standard input can be read only once, and 2 processes read the text"),
@@ -159,7 +159,7 @@ def test_a_run_that_cannot_go_on_is_refused_before_processes_are_started(text, t
     check_resume(folder, {}, 2)
     with pytest.raises(SettingError, match=r"another model.cell \(was 'lstm', now 'gru'\)"):
         check_resume(folder, {"model": {"cell": "gru"}}, 2)
-    with pytest.raises(SettingError, match="must be at least the processes, 3"):
+    with pytest.raises(SettingError, match="must be at least the number of processes, 3"):
         check_resume(folder, {}, 3)
     with pytest.raises(ThroughtimeError, match="there is no run in"):
         check_resume(tmp_path / "none", {}, 2)

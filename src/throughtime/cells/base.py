@@ -188,10 +188,9 @@ class Cell(nn.Module, ABC):
             obstacle = f"under {transform.name} no kernel runs"
         if obstacle is None:
             return "native", f"kernels of level {engines.level()}, {self.precision}"
-        asked = " and ".join(
-            [*["native"] * (self._asked == "native"), *[self.precision] * (self.precision != "float32")]
-        )
-        return otherwise, f"{obstacle}; {asked} was asked for" if asked else obstacle
+        asked = [*["native"] * (self._asked == "native"), *[self.precision] * (self.precision != "float32")]
+        verb = "were" if len(asked) > 1 else "was"
+        return otherwise, f"{obstacle}; {' and '.join(asked)} {verb} asked for" if asked else obstacle
 
     def extra_repr(self) -> str:
         return f"input_size={self.input_size}, hidden_size={self.hidden_size}, engine={self.engine}"

@@ -127,8 +127,9 @@ def _indices(rows: Tensor, state: State) -> Tensor:
         ThroughtimeError: where they are a mask, no whole numbers, or not of the state's lanes.
     """
     kind = str(rows.dtype).removeprefix("torch.") if isinstance(rows, Tensor) else type(rows).__name__
-    if not isinstance(rows, Tensor) or rows.dtype not in WHOLE_KINDS or rows.dim() != 1:
-        remedy = "; of a mask use mask.nonzero()[:, 0]" if kind == "bool" else ""
+    masks = ("bool", "uint8")  # PyTorch takes the bytes of older programs for a mask
+    if not isinstance(rows, Tensor) or rows.dtype not in WHOLE_KINDS or kind in masks or rows.dim() != 1:
+        remedy = "; of a mask use mask.nonzero()[:, 0]" if kind in masks else ""
         raise ThroughtimeError(f"rows should be a vector of whole numbers, the indices of lanes, got {kind}{remedy}")
     lanes = batch_size(state)
     if rows.numel() and not rows.is_meta and not transforms.active():

@@ -240,7 +240,9 @@ def cut(recipe: Recipe, dataset: Dataset, ranks: Ranks) -> tuple[Truncation, Par
     """
     streams, seed = recipe.streams, recipe.training.seed
     if streams.lanes < ranks.count:
-        raise SettingError(f"streams.lanes must be at least the processes, {ranks.count}, got {streams.lanes}")
+        raise SettingError(
+            f"streams.lanes must be at least the number of processes, {ranks.count}, got {streams.lanes}"
+        )
     way = truncation(recipe.gradient, streams.window, seed)
     return way, partition(dataset.train, streams, seed, way.lengths, ranks.own(streams.lanes))
 

@@ -258,7 +258,7 @@ class Trainer:
         else:
             kept = f"{self.folder / 'best'} is kept" if self.best else "there was no validation yet"
             raise ThroughtimeError(
-                f"the training went off at {where}; its minibatch is in {batch}; {kept}; "
+                f"training diverged at {where}; its minibatch is in {batch}; {kept}; "
                 "lower training.learning_rate or gradient.clip_norm, or set training.nonfinite = 'skip' or 'rollback'"
             )
 
@@ -268,9 +268,7 @@ class Trainer:
         newest = self.checkpoints.newest().checkpoint if self.ranks.leads else None
         found = share(newest, self.ranks, self.learner.keep)
         if found is None:
-            raise ThroughtimeError(
-                f"the training went off at {where}; {self.checkpoints.folder} has nothing to go back to"
-            )
+            raise ThroughtimeError(f"training diverged at {where}; {self.checkpoints.folder} has nothing to go back to")
         self._restore(found)
         self.watch.rollbacks, self.learner.counts.rate_scale = rollbacks, scale
         self.display.say(f"went back from {where} to step {found.step}, on with {scale:g} of the learning rate")
