@@ -40,6 +40,7 @@ def file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     model_folder(folder, TEXT, spread=0.3, cell="lstm", hidden_size=7)
     journal = Journal(folder / "journal.jsonl")
+    journal.rewrite("")
     for step in range(1, 9):
         losses = {"nats_per_token": 3 / step, "gradient_norm": 1.0 / step, "clipped_share": 0.5}
         journal.write("train", tokens=100 * step, **losses)
