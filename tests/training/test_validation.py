@@ -82,7 +82,7 @@ def test_cheap_validations_by_the_clock_are_evenly_spread():
 
 def test_by_the_clock_a_text_too_long_to_read_twice_is_read_in_part():
     _, record, schedule = by_clock(6.0, load=Load(50_000_000, 50_010_000, LARGE))
-    assert record.tokens == pytest.approx(24 * 5_000 / 0.4 / 2 - 10_000, rel=0.1)
+    assert record.tokens == pytest.approx(24 * 5_000 / 0.5 / 2 - 10_000, rel=0.1)
     assert "of 50,000,000 tokens each" in schedule.note()
 
 

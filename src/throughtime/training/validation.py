@@ -18,6 +18,8 @@ SHARE = 0.1
 """Most of a training's time that its validations take."""
 TOKEN_COST = 0.4
 """Time of a token that is validated, in tokens that are trained on: a forward pass without the backward pass."""
+MARGIN = 0.8
+"""Part of the allowed time that is planned by the clock before the first validation has told what one takes."""
 LEAST = 2
 """Validations, where as many are asked for, before less than the whole text is read: one on the way, one at the end."""
 LEAST_TOKENS = 8192
@@ -187,7 +189,7 @@ class ScheduleByClock(Schedule):
         if record.seconds:
             count, tokens = min(wanted, int(allowed * record.count / record.seconds)), record.tokens
         else:
-            token_seconds = TOKEN_COST * (seconds - record.seconds) / max(trained, 1)
+            token_seconds = TOKEN_COST / MARGIN * (seconds - record.seconds) / max(trained, 1)
             count = int(allowed / (token_seconds * load.whole)) if load.whole and token_seconds else wanted
             count, tokens = load.affordable(count, allowed / token_seconds if token_seconds else 0, wanted, False)
         record.tokens = record.tokens or tokens
