@@ -18,8 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import throughtime
 import throughtime.training.run
 from throughtime import engine
@@ -147,16 +145,10 @@ def _vocabulary(folder: Path) -> int:
     return size
 
 
-@torch.no_grad()
 def _plain(model: InTraining, ids: Any) -> float:
     """Nats per token of the lanes, each from the initial state."""
     layout = EvaluationLanes(ids, evaluation.MOST_LANES, evaluation.WINDOW)
-    state, nats = model.initial_state(layout.lanes), 0.0
-    for index in range(layout.windows):
-        window = layout[index]
-        nats_TB, state = model.nats(window.inputs_TB, window.targets_TB, window.fresh_TB, state)
-        nats += float(nats_TB.sum())
-    return nats / layout.predictions
+    return evaluation.read_once(model, layout, model.initial_state(layout.lanes)) / layout.predictions
 
 
 def _page(found: dict[str, Any]) -> list[str]:

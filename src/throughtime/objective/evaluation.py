@@ -94,10 +94,7 @@ def estimate(model: Predictor, ids: TokenIds, most: int | None = None) -> Measur
     if layout.lanes > 1:
         before = layout.warm_up(WARM_UP)
         state = model.advance(before.inputs_TB, before.fresh_TB, state)
-    nats = 0.0
-    for index in range(layout.windows):
-        nats_B, state = _predict(model, layout[index], state)
-        nats += float(nats_B.sum())
+    nats = read_once(model, layout, state)
     return measure(nats * layout.predictions / layout.read, layout.predictions, ids.facts)
 
 
@@ -116,6 +113,15 @@ def total_nats(model: Predictor, tokens: Tokens, lanes: int | None = None) -> tu
     """Sum of -log P over every token but the first, in float64, and the count of them."""
     total = _exact_total(model, tokens, lanes)
     return total.nats, total.tokens
+
+
+def read_once(model: Predictor, layout: EvaluationLanes, state_SBH: States) -> float:
+    """Sum of -log P over a pass through the lanes, from this state."""
+    nats = 0.0
+    for index in range(layout.windows):
+        nats_B, state_SBH = _predict(model, layout[index], state_SBH)
+        nats += float(nats_B.sum())
+    return nats
 
 
 def _lanes_for(tokens: Tokens) -> int:
@@ -138,11 +144,7 @@ def _exact_total(model: Predictor, tokens: Tokens, lanes: int | None) -> _Total:
 
 def _by_one_lane(model: Predictor, tokens: Tokens) -> _Total:
     layout = EvaluationLanes(tokens, 1, WINDOW_ALONE)
-    nats, state = 0.0, model.initial_state(1)
-    for index in range(layout.windows):
-        nats_B, state = _predict(model, layout[index], state)
-        nats += float(nats_B.sum())
-    return _Total(nats, layout.predictions, "one lane")
+    return _Total(read_once(model, layout, model.initial_state(1)), layout.predictions, "one lane")
 
 
 @final

@@ -72,10 +72,6 @@ def accepted(step: int, facts: Any) -> dict[str, Any]:
         finding = error.errors()[0]
         where = printable(".".join(str(key) for key in finding["loc"]))[:100]
         raise ThroughtimeError(f"{where or 'facts'}: {finding['msg']}; was it written by another version?") from None
-    watch = found["watch"]
-    counted = (watch["since_best"], watch["skipped_in_a_row"], watch["rollbacks"], *watch["validations"].values())
-    if not all(0 <= count < math.inf for count in counted):
-        raise ThroughtimeError("watch has counts that are below 0 or not finite")
     if found["learner"]["counts"]["steps"] != step:
         raise ThroughtimeError(f"learner.counts.steps should be {step}, as the manifest has it")
     recipe_of(found)

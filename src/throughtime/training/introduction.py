@@ -7,6 +7,7 @@ from throughtime.objective.evaluation import WARM_UP, is_exact
 from throughtime.recipe import BUDGETS, Recipe
 from throughtime.streams.partition import Partition
 from throughtime.text.dataset import Dataset, describe
+from throughtime.training.learner import count_parameters
 from throughtime.untrusted import printable
 
 ESTIMATED = (
@@ -30,7 +31,3 @@ def introduction(recipe: Recipe, dataset: Dataset, cut: Partition, model: Langua
         f"{cut.window} tokens; truncation {recipe.gradient.truncation}; the budget is {budget}",
         *([] if dataset.valid is None or is_exact(dataset.valid) else [ESTIMATED]),
     ]
-
-
-def count_parameters(model: LanguageModel) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

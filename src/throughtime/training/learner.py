@@ -247,6 +247,10 @@ def cut(recipe: Recipe, dataset: Dataset, ranks: Ranks) -> tuple[Truncation, Par
     return way, partition(dataset.train, streams, seed, way.lengths, ranks.own(streams.lanes))
 
 
+def count_parameters(model: LanguageModel) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def check_model(recipe: Recipe, vocabulary_size: int) -> None:
     """Refuse a model that this machine's memory could not hold in training: its weights, their gradients and means.
 
@@ -258,7 +262,7 @@ def check_model(recipe: Recipe, vocabulary_size: int) -> None:
             model = LanguageModel(recipe.model, vocabulary_size)
     except NotImplementedError:  # somebody's cell that cannot be made without memory
         return
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = count_parameters(model)
     needed = parameters * FLOAT_BYTES * (1 if recipe.training.shard else HELD)
     if (there := memory()) is not None and needed > there:
         raise SettingError(

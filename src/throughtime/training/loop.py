@@ -33,9 +33,9 @@ from throughtime.training.evaluation import InTraining
 from throughtime.training.facts import FORMAT
 from throughtime.training.fit import check_fit
 from throughtime.training.interruption import interruption
-from throughtime.training.introduction import count_parameters, introduction
+from throughtime.training.introduction import introduction
 from throughtime.training.journal import Journal, Recent
-from throughtime.training.learner import Arrays, Learner, Step
+from throughtime.training.learner import Arrays, Learner, Step, count_parameters
 from throughtime.training.optimiser import Budget
 from throughtime.training.ranks import OverRanks, Ranks, whole
 from throughtime.training.resume import check, circumstances, ended, identity, refuse_finished, share, store

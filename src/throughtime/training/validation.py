@@ -6,6 +6,7 @@ of minutes is planned by the clock, again before each validation.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
@@ -59,21 +60,19 @@ class Load:
     def __init__(self, tokens: int, whole: int, parameters: int):
         self.tokens, self.whole, self.parameters = tokens, whole, parameters
 
-    def affordable(self, count: int, trained: float, wanted: int, free: bool) -> tuple[int, int]:
-        """Validations that so much training can pay for, of those wanted, and the tokens that each reads.
+    def affordable(self, allowed: float, wanted: int) -> tuple[int, int]:
+        """Validations that may be made, of those wanted, and the tokens that each reads.
 
         Args:
-            count: validations that whole readings of the text could be paid for.
-            trained: tokens that all validations together may read.
+            allowed: tokens that all validations together may read, warm-ups included.
             wanted: validations that the recipe asks for.
-            free: whether there is nothing to save.
         """
-        if free or not self.tokens or count >= wanted:
+        if allowed >= wanted * self.whole:
             return wanted, self.tokens
-        if count >= LEAST:
-            return count, self.tokens
-        affordable = min(wanted, LEAST)
-        return affordable, min(self.tokens, max(LEAST_TOKENS, int(trained / affordable) - (self.whole - self.tokens)))
+        if allowed >= LEAST * self.whole:
+            return int(allowed / self.whole), self.tokens
+        count = min(wanted, LEAST)
+        return count, min(self.tokens, max(LEAST_TOKENS, int(allowed / count) - (self.whole - self.tokens)))
 
 
 class Schedule(ABC):
@@ -141,10 +140,8 @@ class ScheduleBySteps(Schedule):
 
     def __init__(self, wanted: int, load: Load, record: Record, trained: float):
         super().__init__(wanted, load, record)
-        allowed = SHARE * trained / TOKEN_COST
         free = wanted * load.whole * load.parameters <= FREE_PRODUCTS
-        count = int(allowed / load.whole) if load.whole else wanted
-        self.count, tokens = load.affordable(count, allowed, wanted, free)
+        self.count, tokens = load.affordable(math.inf if free else SHARE * trained / TOKEN_COST, wanted)
         record.tokens = record.tokens or tokens
 
     def plan(self, seconds: float, trained: int) -> int:  # noqa: ARG002
@@ -174,27 +171,33 @@ class ScheduleByClock(Schedule):
         self._planned: int | None = None
 
     def due(self, before: float, progress: float, seconds: float, trained: int) -> bool:  # noqa: ARG002
-        done = min(1.0, self.record.at / self.budget)
-        wanted = max(1, round(self.wanted * (1 - done)))
-        if progress < done + (1 - done) / wanted - ROUNDING:
+        if progress < self._next(self._left()):
             return False
-        count = self.plan(seconds, trained)
-        return progress >= done + (1 - done) / count - ROUNDING
+        return progress >= self._next(self.plan(seconds, trained))
 
     def plan(self, seconds: float, trained: int) -> int:
-        record, load = self.record, self.load
-        done = min(1.0, record.at / self.budget)
-        wanted = max(1, round(self.wanted * (1 - done)))
+        record, wanted = self.record, self._left()
         allowed = max(SHARE * self.budget, FREE_SECONDS) - record.seconds
         if record.seconds:
             count, tokens = min(wanted, int(allowed * record.count / record.seconds)), record.tokens
         else:
             token_seconds = TOKEN_COST / MARGIN * (seconds - record.seconds) / max(trained, 1)
-            count = int(allowed / (token_seconds * load.whole)) if load.whole and token_seconds else wanted
-            count, tokens = load.affordable(count, allowed / token_seconds if token_seconds else 0, wanted, False)
+            count, tokens = self.load.affordable(allowed / token_seconds if token_seconds else math.inf, wanted)
         record.tokens = record.tokens or tokens
         self._planned = record.count + max(count, 1)
         return max(count, 1)
+
+    def _left(self) -> int:
+        """Validations that the recipe asks for in the rest of the budget."""
+        return max(1, round(self.wanted * (1 - self._done())))
+
+    def _next(self, count: int) -> float:
+        """Progress at which the next of so many validations, evenly spread over the rest of the budget, is due."""
+        return self._done() + (1 - self._done()) / count - ROUNDING
+
+    def _done(self) -> float:
+        """Progress at the last validation."""
+        return min(1.0, self.record.at / self.budget)
 
     def add(self, at: float, seconds: float) -> None:
         record = self.record
