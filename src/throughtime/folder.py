@@ -21,7 +21,7 @@ from safetensors.numpy import save
 from throughtime.durable import READ_WRITE, replace_file
 from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Model, Recipe, Text, load, read
-from throughtime.untrusted import open_regular, parse_json, printable, read_file, to_json
+from throughtime.untrusted import first_finding, open_regular, parse_json, printable, read_file, to_json
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION, TOKENIZER = "model.safetensors", "model.json", "tokenizer.json"
@@ -209,12 +209,11 @@ def read_weights(folder: Path, wanted: Mapping[str, tuple[int, ...]]) -> Weights
             shape, or not finite.
     """
     path = folder / WEIGHTS
-    content = _read_entries(path, wanted)
+    content, told = _read_entries(path, wanted)
     try:
         entries = dict(deserialize(content))
         if entries.keys() != {*wanted, *_scales(wanted, entries)}:
             raise SafetensorError("it names an array twice")
-        told = _checksum_in(content)
         if told not in (None, _checksum({name: entry["data"] for name, entry in entries.items()})):
             raise SafetensorError("SHA-256 mismatch of its arrays")
     except SafetensorError as error:
@@ -243,13 +242,6 @@ def _checksum(arrays: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _checksum_in(content: bytes) -> Any:
-    """The checksum in the header of a file of weights; None in one of an older version."""
-    header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")], WEIGHTS)
-    metadata = header.get(METADATA)
-    return metadata.get(CHECKSUM) if isinstance(metadata, dict) else None
-
-
 def _scales(wanted: Mapping[str, tuple[int, ...]], entries: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """The names and shapes of the arrays that scale int8 matrices."""
     return {
@@ -259,8 +251,9 @@ def _scales(wanted: Mapping[str, tuple[int, ...]], entries: Mapping[str, Any]) -
     }
 
 
-def _read_entries(path: Path, wanted: Mapping[str, tuple[int, ...]]) -> bytes:
-    """The content of a file of weights, which is read only when its header names the arrays that are wanted."""
+def _read_entries(path: Path, wanted: Mapping[str, tuple[int, ...]]) -> tuple[bytes, Any]:
+    """The content of a file of weights, which is read only when its header names the arrays that are wanted; and the
+    checksum in that header, None in a file of an older version."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(8)
@@ -287,7 +280,9 @@ def _read_entries(path: Path, wanted: Mapping[str, tuple[int, ...]]) -> bytes:
             expected += math.prod(shape) * (1 if kind == "I8" else 4)
         if size != expected:
             raise ThroughtimeError(f"cannot read {path}: it has {size:,} bytes where its arrays need {expected:,}")
-        return start + file.read(expected - len(start))
+        metadata = header.get(METADATA)
+        checksum = metadata.get(CHECKSUM) if isinstance(metadata, dict) else None
+        return start + file.read(expected - len(start)), checksum
 
 
 def whole_numbers(matrix: Floats) -> tuple[NDArray[np.int8], Floats]:
@@ -298,6 +293,5 @@ def whole_numbers(matrix: Floats) -> tuple[NDArray[np.int8], Floats]:
 
 def _line(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        finding = error.errors()[0]
-        return printable(f"{'.'.join(map(str, finding['loc']))}: {finding['msg']}")
+        return first_finding(error)
     return " ".join(str(error).split())

@@ -16,12 +16,17 @@ import unicodedata
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from throughtime.errors import ThroughtimeError
 
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 DOCUMENT_BYTES = 1 << 26
 """Largest JSON or TOML document that is read."""
+PLACE_CHARACTERS = 100
+"""Most characters of the place of a finding that an error shows."""
 JSON_DEPTH = 64
 """Most levels of lists and objects within one another."""
 FILE_KINDS = {
@@ -114,6 +119,18 @@ def parse_json(content: str | bytes, name: str | Path, constants_as_null: bool =
     if "\\u" in text and any(_has_surrogate(string) for string in _strings(value)):
         raise ThroughtimeError(f"{name} holds half of a surrogate pair, which is no character")
     return value
+
+
+def first_finding(error: ValidationError, whole: str = "") -> str:
+    """The first thing that a pydantic model found wrong, in a line: where, and what.
+
+    Args:
+        error: raised by the model.
+        whole: what stands for the place where the input as a whole is wrong.
+    """
+    finding = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = printable(".".join(map(str, finding["loc"])))[:PLACE_CHARACTERS] or whole
+    return f"{where}: {finding['msg']}" if where else finding["msg"]
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

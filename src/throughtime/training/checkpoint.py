@@ -27,7 +27,7 @@ from torch import Tensor
 from throughtime import durable
 from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.training.ranks import is_dealt, whole
-from throughtime.untrusted import is_utf8, open_regular, parse_json, printable, read_file, to_json
+from throughtime.untrusted import first_finding, is_utf8, open_regular, parse_json, read_file, to_json
 
 FACTS, MANIFEST, LAST = "facts.json", "manifest.json", "last"
 SUFFIX = ".safetensors"
@@ -302,10 +302,8 @@ def _read_manifest(place: Path) -> _Manifest:
     try:
         manifest = _Manifest.model_validate_json(content)
     except ValidationError as error:
-        finding = error.errors()[0]
-        where = printable(".".join(str(key) for key in finding["loc"]))[:100]
         raise ThroughtimeError(
-            f"{place / MANIFEST} is damaged, or of a newer version: {where + ': ' if where else ''}{finding['msg']}"
+            f"{place / MANIFEST} is damaged, or of a newer version: {first_finding(error)}"
         ) from None
     if manifest.to_bytes() != content:
         raise ThroughtimeError(f"{place / MANIFEST} is damaged: its SHA-256 is another")

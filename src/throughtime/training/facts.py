@@ -16,7 +16,7 @@ from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Finite, NonNegative, Recipe, Whole
 from throughtime.training.learner import Counts
 from throughtime.training.watch import Watch
-from throughtime.untrusted import printable
+from throughtime.untrusted import first_finding
 
 FORMAT = 1
 Pair = Annotated[tuple[Whole, Whole], Field(strict=False)]
@@ -69,9 +69,7 @@ def accepted(step: int, facts: Any) -> dict[str, Any]:
     try:
         found = Facts.model_validate(facts).model_dump()
     except ValidationError as error:
-        finding = error.errors()[0]
-        where = printable(".".join(str(key) for key in finding["loc"]))[:100]
-        raise ThroughtimeError(f"{where or 'facts'}: {finding['msg']}; was it written by another version?") from None
+        raise ThroughtimeError(f"{first_finding(error, 'facts')}; was it written by another version?") from None
     if found["learner"]["counts"]["steps"] != step:
         raise ThroughtimeError(f"learner.counts.steps should be {step}, as the manifest has it")
     recipe_of(found)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from throughtime import durable
 from throughtime.errors import ThroughtimeError
-from throughtime.untrusted import open_regular, parse_json, to_json
+from throughtime.untrusted import first_finding, open_regular, parse_json, to_json
 
 JOURNAL_BYTES, JOURNAL_LINES = 1 << 28, 1_000_000
 """How much of a journal is read at most."""
@@ -206,7 +206,7 @@ class Journal:
             try:
                 entries.add(entry)
             except ValidationError as error:
-                faults.add(f"line {number:,}: {_reason(error)}")
+                faults.add(f"line {number:,}: {first_finding(error)}")
         if faults.count:
             lines = f"{faults.count:,} damaged line{'s' if faults.count > 1 else ''}"
             entries.notes.append(f"{lines} of {self.path} left out, the first one is {faults.first}")
@@ -251,11 +251,6 @@ def _line(entry: dict[str, Any]) -> bytes:
 def _add(curve: Curve, tokens: int, value: float | None) -> None:
     if value is not None:
         curve.append((float(tokens), value))
-
-
-def _reason(error: ValidationError) -> str:
-    finding = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{'.'.join(map(str, finding['loc']))}: {finding['msg']}"
 
 
 @final
