@@ -19,6 +19,7 @@ from throughtime.models.language import LanguageModel
 from throughtime.recipe import Model, Text
 from throughtime.text.corpus import Corpus, Document
 from throughtime.text.tokenizer import fit
+from throughtime.training.display import Display, Moment
 from throughtime.training.run import save_model
 
 
@@ -33,6 +34,27 @@ def workers_of(out: Path) -> dict[int, int]:
             if any(str(out).encode() in word for word in words) and b"RANK" in told:
                 found[int(told[b"RANK"])] = int(place.name)
     return found
+
+
+class PowerCutError(BaseException):
+    """Nothing of ours catches it."""
+
+
+class Cut(Display):
+    """Ends the process, as far as a test can, at the end of a step (None: at none); keeps the lines that were said."""
+
+    def __init__(self, step: int | None = None):
+        self.step, self.lines = step, []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def show(self, moment: Moment) -> None:
+        if moment.step == self.step:
+            raise PowerCutError
+
+    def close(self) -> None:
+        pass
 
 
 class ArrayTokens:

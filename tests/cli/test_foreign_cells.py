@@ -50,17 +50,6 @@ def run(tmp_path_factory):
     del base._FAMILIES[NAME]
 
 
-@pytest.fixture
-def call(capfd):
-    def call(*arguments):
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        return left.value.code, out, err
-
-    return call
-
-
 def test_a_tokenizer_of_another_run_is_refused_though_pytorch_writes(call, run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
     described = json.loads((folder / "best" / "model.json").read_text())

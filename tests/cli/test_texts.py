@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from throughtime.cli import doctor
-from throughtime.cli.main import main
 from throughtime.recipe import build
 from throughtime.training.train import train
 
@@ -40,17 +39,6 @@ def folder(trained, tmp_path):
     recipe = tmp_path / "copy" / "run" / "recipe.toml"
     recipe.write_text(recipe.read_text().replace(str(trained), str(tmp_path / "copy")))
     return tmp_path / "copy"
-
-
-@pytest.fixture
-def call(capfd):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        return ended.value.code, out, err
-
-    return run
 
 
 def test_a_run_keeps_the_digests_of_its_texts_beside_each_model(folder):

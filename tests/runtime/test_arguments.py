@@ -7,11 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from helpers import model_folder
-from throughtime import engine, runtime
+from throughtime import runtime
 from throughtime.cli.main import main
 from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.runtime import State, Streams, search
-from throughtime.runtime import network as networks
 
 TEXT = "the cat sat on the mat, and the rat ate it.\n"
 HUGE = 10**21
@@ -21,16 +20,6 @@ ENDLESS = 10**5000
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     return model_folder(tmp_path_factory.mktemp("m") / "m", TEXT, spread=0.3, hidden_size=16)[0]
-
-
-@pytest.fixture(params=["native", "reference"])
-def model(request, place, monkeypatch):
-    if request.param == "reference":
-        for part in ("network", "sampler", "separator"):
-            monkeypatch.setattr(networks.engine, part, lambda *_, **__: None)
-    elif engine.level() is None:
-        pytest.skip("there are no kernels here")
-    return runtime.load(place)
 
 
 def stream(model, prompt="the ", tokens=12, **choice):

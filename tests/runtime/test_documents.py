@@ -22,7 +22,6 @@ from throughtime.errors import ThroughtimeError
 from throughtime.models.decoding import generate
 from throughtime.runtime import Streams, search
 from throughtime.runtime import compression as compressing
-from throughtime.runtime import network as networks
 from throughtime.text.separator import Separator
 from throughtime.training import run as runs
 
@@ -32,16 +31,6 @@ NAMES = "emma\nolivia\nava\nisabella\nsophia\n"
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     return model_folder(tmp_path_factory.mktemp("m") / "m", NAMES, spread=0.4, hidden_size=12, separator="\n")[0]
-
-
-@pytest.fixture(params=["native", "reference"])
-def model(request, place, monkeypatch):
-    if request.param == "reference":
-        for part in ("network", "sampler", "separator"):
-            monkeypatch.setattr(networks.engine, part, lambda *_, **__: None)
-    elif engine.level() is None:
-        pytest.skip("there are no kernels here")
-    return runtime.load(place)
 
 
 def by_hand(model, text):

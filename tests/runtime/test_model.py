@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from helpers import damaged, model_folder
-from throughtime import cells, engine, runtime
+from throughtime import cells, runtime
 from throughtime import folder as folders
 from throughtime.errors import SettingError, ThroughtimeError
-from throughtime.runtime import network as networks
 from throughtime.runtime.state import State
 from throughtime.training.run import save_model
 
@@ -32,16 +31,6 @@ def folder_of(path, tokens="char", **values):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     return folder_of(tmp_path_factory.mktemp("model") / "lstm", hidden_size=24, layers=2)[0]
-
-
-@pytest.fixture(params=["native", "reference"])
-def model(request, place, monkeypatch):
-    if request.param == "reference":
-        monkeypatch.setattr(networks.engine, "network", lambda _: None)
-        monkeypatch.setattr(networks.engine, "sampler", lambda *_, **__: None)
-    elif engine.level() is None:
-        pytest.skip("there are no kernels here")
-    return runtime.load(place)
 
 
 def complaint(work):

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from helpers import model_folder
-from throughtime import engine, runtime
+from throughtime import runtime
 from throughtime.errors import ThroughtimeError
 from throughtime.runtime import State, Streams
-from throughtime.runtime import network as networks
 
 TEXT = "the cat sat on the mat,\nand the hat fell flat; who saw thé rat?\n"
 
@@ -21,16 +20,6 @@ TEXT = "the cat sat on the mat,\nand the hat fell flat; who saw thé rat?\n"
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     return model_folder(tmp_path_factory.mktemp("m") / "m", TEXT, "byte", spread=0.2, hidden_size=16, layers=2)[0]
-
-
-@pytest.fixture(params=["native", "reference"])
-def model(request, place, monkeypatch):
-    if request.param == "reference":
-        for part in ("network", "sampler", "separator"):
-            monkeypatch.setattr(networks.engine, part, lambda *_, **__: None)
-    elif engine.level() is None:
-        pytest.skip("there are no kernels here")
-    return runtime.load(place)
 
 
 def through_bytes(state):

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 import throughtime
-from helpers import damaged, forge
+from helpers import Cut, PowerCutError, damaged, forge
 from throughtime.errors import ThroughtimeError
-from throughtime.training.display import Display
 
 TEXT = "the cat sat on the mat, and the rat ate it.\n" * 40
 STEPS = 8
@@ -29,25 +28,6 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=4,
 )
-
-
-class PowerCutError(BaseException):
-    """Nothing of ours catches it."""
-
-
-class Log(Display):
-    def __init__(self, step=None):
-        self.step, self.lines = step, []
-
-    def say(self, line):
-        self.lines.append(line)
-
-    def show(self, moment):
-        if moment.step == self.step:
-            raise PowerCutError
-
-    def close(self):
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +44,7 @@ def base(tmp_path_factory):
     }
     throughtime.train(tree, folder / "uncut")
     with pytest.raises(PowerCutError):
-        throughtime.train(tree, folder / "run", Log(7))
+        throughtime.train(tree, folder / "run", Cut(7))
     return folder
 
 
@@ -85,7 +65,7 @@ def last(folder):
 
 def outcome(folder):
     """What is said, or the error in a line."""
-    log, caught = Log(), None
+    log, caught = Cut(), None
     try:
         throughtime.resume(folder, display=log)
     except ThroughtimeError as error:

@@ -13,13 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import throughtime
-from helpers import forge
+from helpers import Cut, PowerCutError, forge
 from throughtime import recipe as recipes
 from throughtime.errors import SettingError, TerminationError, ThroughtimeError
 from throughtime.models.language import LanguageModel
 from throughtime.objective.measure import Measure
 from throughtime.training.checkpoint import Checkpoints
-from throughtime.training.display import Display
 from throughtime.training.lock import locked
 
 TEXT = "the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs.\n" * 30
@@ -40,27 +39,6 @@ KINDS = {
     "whole epochs": {"gradient": {"truncation": "none"}, "model": {"dropout": 0.2}},
     "documents": {"text": {"separator": "jugs"}},
 }
-
-
-class PowerCutError(BaseException):
-    """Nothing of ours catches it."""
-
-
-class Cut(Display):
-    """Ends the process, as far as a test can, at the end of a step; keeps what was said."""
-
-    def __init__(self, step=None):
-        self.step, self.lines = step, []
-
-    def say(self, line):
-        self.lines.append(line)
-
-    def show(self, moment):
-        if moment.step == self.step:
-            raise PowerCutError
-
-    def close(self):
-        pass
 
 
 @pytest.fixture(scope="module")

@@ -14,34 +14,15 @@ import torch
 from torch import distributed
 
 import throughtime
+from helpers import Cut, PowerCutError
 from throughtime import recipe as recipes
 from throughtime.errors import SettingError, ThroughtimeError
-from throughtime.training.display import Display
 from throughtime.training.launch import LAUNCH, claim
 from throughtime.training.launcher import TOKEN
 from throughtime.training.ranks import Ranks
 from throughtime.training.start import check_resume, check_start
 
 TEXT = "the cat sat on the mat, and the rat ate it.\n" * 60
-
-
-class PowerCutError(BaseException):
-    """Nothing of ours catches it."""
-
-
-class Cut(Display):
-    def __init__(self, step):
-        self.step, self.lines = step, []
-
-    def say(self, line):
-        self.lines.append(line)
-
-    def show(self, moment):
-        if moment.step == self.step:
-            raise PowerCutError
-
-    def close(self):
-        pass
 
 
 def tree(text, **training):
@@ -90,7 +71,7 @@ def test_processes_that_are_started_again_go_on_with_the_run_that_they_had_begun
     monkeypatch.setenv(TOKEN, "one")
     folder = unfinished(text, tmp_path / "mine", checkpoint_every=2)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    log = Cut(None)
+    log = Cut()
     assert throughtime.train(tree(text), folder, log).steps == 8
     assert any("going on after step 2" in line for line in log.lines)
     assert not (folder / LAUNCH).exists()
