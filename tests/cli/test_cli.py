@@ -202,7 +202,7 @@ def test_inspect_leaves_out_damaged_lines_of_the_journal_and_says_so(call, run, 
     journal = copy / "journal.jsonl"
     journal.write_bytes(journal.read_bytes()[:-20])
     code, _, err = call("inspect", copy, text, "--out", page)
-    assert (code, err.startswith(f"1 damaged line of {journal} left out, the first one is line ")) == (0, True)
+    assert (code, err.startswith(f"1 damaged line of {journal} left out, the first: line ")) == (0, True)
     assert "1 damaged line of" in page.read_text("utf-8")
     assert "How it was trained" in page.read_text("utf-8")
     journal.unlink()

@@ -257,7 +257,7 @@ def test_a_text_that_is_held_out_is_not_trained_on(option, twin):
     name = write("copy.txt", "bbb\n" * 9) if twin else "f/b.txt"
     prepared = prepare(Text(sources=("f",), split=(1.0, 0.0, 0.0), **{option: (name,)}))
     assert text_of(prepared.train, prepared.tokenizer) == "aaa\n" * 9
-    assert f"f/b.txt is not trained on: --{option} names it, or its like" in prepared.notes
+    assert f"f/b.txt is not trained on: --{option} names it, or a copy of it" in prepared.notes
     assert text_of(getattr(prepared, option), prepared.tokenizer) == "<unk><unk><unk>\n" * 9
 
 

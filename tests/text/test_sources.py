@@ -314,6 +314,7 @@ RUN = {"recipe.toml": b"", "journal.jsonl": b"", "tokenizer.json": b"", "best/mo
         RUN,
         {"recipe.toml": b"", "lock": b""},
         {"lock": b"", "recipe.toml.partial": b""},
+        {"lock": b"", "recipe.toml.0123456789abcdef.partial": b""},
         {"model.json": b"{}", "model.safetensors": b""},
     ],
 )

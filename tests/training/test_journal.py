@@ -89,7 +89,7 @@ def test_a_line_that_is_cut_short_damaged_or_forged_is_left_out_and_said(journal
     found = journal.entries()
     assert found.losses == [(10, 2.5), (20, 2.5)]
     (note,) = found.notes
-    assert note.startswith(f"7 damaged lines of {journal.path} left out, the first one is line 2")
+    assert note.startswith(f"7 damaged lines of {journal.path} left out, the first: line 2")
     lines(journal, TRAIN)
     assert journal.entries().notes == []
 

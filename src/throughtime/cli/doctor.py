@@ -42,9 +42,7 @@ def examine() -> dict[str, Any]:
     versions = {name: _version(name) for name in (*BASE, *EXTRAS)}
     model, flags = processor()
     missing = [
-        f"{name}: pip install 'throughtime[{EXTRAS.get(name, 'train')}]'"
-        for name, version in versions.items()
-        if version is None
+        f"{name}: pip install 'throughtime[{extra}]'" for name, extra in EXTRAS.items() if versions[name] is None
     ]
     return {
         "throughtime": VERSION,

@@ -14,14 +14,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from throughtime import durable
 from throughtime.durable import NewFile
 from throughtime.errors import ThroughtimeError
 from throughtime.untrusted import open_regular
 
-HASHED_AT_ONCE = 1 << 20
 PARTS = ("plain", "tokenizers", "ids")
 REMEDY = "set THROUGHTIME_CACHE to a folder of your own"
 
@@ -100,18 +98,10 @@ def find_entry(folder: Path, key: str, suffix: str) -> Path | None:
     """The entry of a key, if there is one whose checksum holds. A damaged one is removed, to be made anew."""
     for path in sorted(folder.glob(f"{key}-*{suffix}")):
         with suppress(ThroughtimeError), open_regular(path) as file:
-            if path.name == entry_name(key, sha256_of(file).digest(), suffix):
+            if path.name == entry_name(key, hashlib.file_digest(file, "sha256").digest(), suffix):
                 return path
         remove_entry(path)
     return None
-
-
-def sha256_of(file: BinaryIO) -> Any:
-    """The hash of the rest of a file."""
-    digest = hashlib.sha256()
-    while block := file.read(HASHED_AT_ONCE):
-        digest.update(block)
-    return digest
 
 
 def remove_entry(path: Path) -> None:

@@ -171,7 +171,7 @@ def _without(sources: Corpus, held: Corpus, option: str, findings: list[Finding]
     """The sources but for texts that are held out by name, or have the same bytes as such a text."""
     twins = _twins(sources, held)
     findings += [
-        Finding(document.name, option, f"is not trained on: {option} names it, or its like") for document in twins
+        Finding(document.name, option, f"is not trained on: {option} names it, or a copy of it") for document in twins
     ]
     return Corpus(tuple(document for document in sources.documents if document not in twins))
 
@@ -198,7 +198,7 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _notes(settings: Text, dataset: Dataset, scans: Sequence[Scan]) -> Iterator[str]:
-    """What should be known of the texts together."""
+    """Notes on the texts as a whole."""
     yield from _unseparated(settings, scans)
     if dataset.valid is None:
         yield "no text is left to validate on: best/ will be the last model, however good it is"
@@ -215,7 +215,7 @@ def _notes(settings: Text, dataset: Dataset, scans: Sequence[Scan]) -> Iterator[
 
 
 def _unseparated(settings: Text, scans: Sequence[Scan]) -> Iterator[str]:
-    """Said of a separator that does not separate anything."""
+    """A note on a separator that never occurs."""
     if settings.separator and not any(found.separators for found in scans):
         escaped = "; in TOML, \\n is a line end in double quotes only" if "\\" in settings.separator else ""
         yield f"text.separator {settings.separator!r} is nowhere in the text: every file is one document{escaped}"

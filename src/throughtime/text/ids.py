@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from throughtime.errors import ThroughtimeError
-from throughtime.text.cache import HASHED_AT_ONCE, hash_of, make_way, new_entry, remove_entry
+from throughtime.text.cache import hash_of, make_way, new_entry, remove_entry
 from throughtime.text.corpus import Corpus, Piece, Scan, read_pieces
 from throughtime.text.plain import changed
 from throughtime.text.tokenizer import Ids, Tokenizer
@@ -35,6 +35,8 @@ from throughtime.text.workers import Batch, encoded
 from throughtime.untrusted import open_regular, parse_json, read_file
 
 FORMAT = 4
+HASHED_AT_ONCE = 1 << 20
+"""Bytes of a shard that are read at once to be checked."""
 """Raised whenever the files or the encoding change: ids in the cache are then made anew."""
 HEADER_ROOM = 4096
 BATCH_BYTES = 1 << 21
@@ -110,7 +112,7 @@ class TokenIds:
             self.facts = _checked(Facts, content["facts"])
             shards = [(int(length), str(checksum)) for length, checksum in content["shards"]]
             if not shards or content["checksum"] != _checksum(index, self.facts, shards):
-                raise ValueError("its checksum does not hold")
+                raise ValueError("checksum mismatch")
         except (KeyError, TypeError, ValueError, OverflowError) as error:  # ThroughtimeError is a ValueError
             raise _damaged(index, index, error) from None
         self._shards = []
@@ -195,7 +197,7 @@ class _Shard:
                     largest = max(largest, int(np.frombuffer(block[:left], self.ids.dtype).max()))
                 left -= len(block)
         if self.checksum != hash_of(counts, digest.digest()):
-            raise ValueError("its checksum does not hold")
+            raise ValueError("checksum mismatch")
         if not 0 <= largest < vocabulary:
             raise ValueError("an id is out of range")
         return documents

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from throughtime.durable import PARTIAL
+from throughtime.durable import PARTIAL, is_temporary
 from throughtime.errors import ThroughtimeError
 from throughtime.folder import DESCRIPTION, JOURNAL, RECIPE, WEIGHTS
 from throughtime.untrusted import open_regular, printable
@@ -13,7 +13,7 @@ from throughtime.untrusted import open_regular, printable
 STARTS = (b"throughtime\x00", b"throughtime embedded ", b"<!doctype html>\n<!-- throughtime report -->")
 """How compressed files, files for C and reports begin."""
 MODEL = {DESCRIPTION, WEIGHTS}
-RUN = ({RECIPE, JOURNAL}, {RECIPE, "lock"}, {RECIPE, "checkpoints"}, {RECIPE + PARTIAL, "lock"})
+RUN = ({RECIPE, JOURNAL}, {RECIPE, "lock"}, {RECIPE, "checkpoints"})
 
 
 def is_output_folder(folder: Path) -> bool:
@@ -26,7 +26,9 @@ def is_output_folder(folder: Path) -> bool:
         names = set(os.listdir(folder))
     except OSError as error:
         raise ThroughtimeError(f"cannot read the folder {printable(str(folder))}: {error.strerror}") from None
-    return folder.name.endswith(PARTIAL) or names >= MODEL or any(names >= marks for marks in RUN)
+    if folder.name.endswith(PARTIAL) or names >= MODEL or any(names >= marks for marks in RUN):
+        return True
+    return "lock" in names and any(is_temporary(name, RECIPE) for name in names)
 
 
 def is_output(path: Path) -> bool:

@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple, final
 from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Text
 from throughtime.text import encodings
-from throughtime.text.cache import cache_folder, entry_name, find_entry, hash_of, new_entry, sha256_of
+from throughtime.text.cache import cache_folder, entry_name, find_entry, hash_of, new_entry
 from throughtime.text.findings import Finding
 from throughtime.untrusted import open_regular, printable
 
@@ -107,7 +107,7 @@ def to_plain(source: Source, settings: Text, findings: list[Finding]) -> Source:
     if not packed and not encoding and settings.newlines == "keep":
         return source
     with _reading(source, None), open_regular(source.path) as raw:
-        digest = sha256_of(raw).hexdigest()
+        digest = hashlib.file_digest(raw, "sha256").hexdigest()
     key = hash_of(digest, packed or "", encoding or "", settings.newlines)
     place = find_entry(cache_folder("plain"), key, ".txt")
     return Source(source.name, place or _convert(source, packed, encoding, settings.newlines, digest, key))

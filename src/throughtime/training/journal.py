@@ -209,7 +209,7 @@ class Journal:
                 faults.add(f"line {number:,}: {first_finding(error)}")
         if faults.count:
             lines = f"{faults.count:,} damaged line{'s' if faults.count > 1 else ''}"
-            entries.notes.append(f"{lines} of {self.path} left out, the first one is {faults.first}")
+            entries.notes.append(f"{lines} of {self.path} left out, the first: {faults.first}")
         entries.thin_out()
         return entries
 
