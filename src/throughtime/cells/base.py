@@ -184,8 +184,9 @@ class Cell(nn.Module, ABC):
             why = "the cell has no kernel" if self._asked == "auto" else "asked for"
             return otherwise, f"under {transform.name}" if transform and transform.elementary else why
         obstacle = engines.obstacle() or native.obstacle(self.any_parameter())
-        if obstacle is None and transform is not None:
-            obstacle = f"under {transform.name} no kernel runs"
+        if transform is not None:
+            no_kernel = f"under {transform.name} no kernel runs"
+            obstacle = f"{obstacle}; {no_kernel}" if obstacle else no_kernel
         if obstacle is None:
             return "native", f"kernels of level {engines.level()}, {self.precision}"
         asked = [*["native"] * (self._asked == "native"), *[self.precision] * (self.precision != "float32")]
