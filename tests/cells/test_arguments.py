@@ -128,18 +128,21 @@ KIND = "like the parameters"
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"fresh_TB": FRESH_TB.to("meta")}, f"fresh_TB {META}"),
-        ({"flow_TB": FRESH_TB.float().to("meta")}, f"flow_TB {META}"),
+        ({"reset_TB": FRESH_TB.to("meta")}, f"reset_TB {META}"),
+        ({"gradient_scale_TB": FRESH_TB.float().to("meta")}, f"gradient_scale_TB {META}"),
         ({"masks": Masks(torch.ones(12, 4, device="meta"))}, f"masks.weights {META}"),
         ({"masks": Masks(None, torch.ones(2, 4, device="meta"))}, f"masks.state_BH {META}"),
         ({"x": X_TBD.to("meta")}, f"x_TBD {META}"),
         ({"x": Embedded(X_TBD[0], IDS_TB.to("meta"))}, f"ids_TB {META}"),
         ({"x": Embedded(X_TBD[0].to("meta"), IDS_TB)}, f"rows_VD {META}"),
-        ({"fresh_TB": FRESH_TB.float()}, r"fresh_TB should be bool, got float32; use fresh_TB.bool\(\)"),
-        ({"fresh_TB": FRESH_TB.long()}, "fresh_TB should be bool, got int64"),
-        ({"fresh_TB": FRESH_TB.numpy()}, r"fresh_TB should be a tensor of shape \[5, 2\], got a ndarray"),
-        ({"fresh_TB": FRESH_TB.T}, r"fresh_TB should have shape \[5, 2\], got \[2, 5\]; time comes first"),
-        ({"flow_TB": FRESH_TB.float().requires_grad_()}, "flow_TB should be real numbers without a gradient"),
+        ({"reset_TB": FRESH_TB.float()}, r"reset_TB should be bool, got float32; use reset_TB.bool\(\)"),
+        ({"reset_TB": FRESH_TB.long()}, "reset_TB should be bool, got int64"),
+        ({"reset_TB": FRESH_TB.numpy()}, r"reset_TB should be a tensor of shape \[5, 2\], got a ndarray"),
+        ({"reset_TB": FRESH_TB.T}, r"reset_TB should have shape \[5, 2\], got \[2, 5\]; time comes first"),
+        (
+            {"gradient_scale_TB": FRESH_TB.float().requires_grad_()},
+            "gradient_scale_TB should be real numbers without a gradient",
+        ),
         ({"masks": Masks(torch.ones(12, 4) > 0)}, f"masks.weights should be float32 {KIND}, .* got bool"),
         ({"masks": Masks(None, torch.ones(2, 4) > 0)}, f"masks.state_BH should be float32 {KIND}, .* got bool"),
         ({"masks": torch.ones(12, 4)}, "masks should be a cells.Masks, got float32"),
@@ -179,10 +182,10 @@ def test_whole_numbers_and_real_numbers_of_every_kind_are_taken(engine):
     for kind in (torch.int32, torch.int16, torch.int8, torch.uint8):
         assert torch.equal(cell(Embedded(X_TBD[0], (IDS_TB + 1).to(kind)))[0], expected)
     x_TBD, gradients = X_TBD.clone().requires_grad_(), []
-    flow_TB = FRESH_TB.double()
-    flow_TB[3, 0] = 1
+    gradient_scale_TB = FRESH_TB.double()
+    gradient_scale_TB[3, 0] = 1
     for kind in (torch.float64, torch.float32, torch.float16, torch.int64, torch.bool):
-        y_TBH, _ = cell(x_TBD, flow_TB=flow_TB.to(kind))
+        y_TBH, _ = cell(x_TBD, gradient_scale_TB=gradient_scale_TB.to(kind))
         gradients += torch.autograd.grad(y_TBH[-1].sum(), x_TBD)
     assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
 
@@ -239,11 +242,11 @@ def test_rows_are_put_one_for_one():
         put_rows(HiddenState(H_BH), torch.tensor([1]), HiddenState(H_BH))
 
 
-@pytest.mark.parametrize("fresh_B", [torch.tensor([True]), torch.tensor([1.0, 0.0]), torch.ones(3, dtype=torch.bool)])
-def test_each_lane_is_reset_by_a_mark_of_its_own(fresh_B):
+@pytest.mark.parametrize("reset_B", [torch.tensor([True]), torch.tensor([1.0, 0.0]), torch.ones(3, dtype=torch.bool)])
+def test_each_lane_is_reset_by_a_mark_of_its_own(reset_B):
     state = HiddenState(H_BH)
-    with pytest.raises(ThroughtimeError, match=r"fresh_B should be bool \[2\], got "):
-        reset_rows(state, fresh_B, HiddenState(torch.zeros(2, 4)))
+    with pytest.raises(ThroughtimeError, match=r"reset_B should be bool \[2\], got "):
+        reset_rows(state, reset_B, HiddenState(torch.zeros(2, 4)))
 
 
 @pytest.mark.parametrize("share", [2.0, 1.0, -0.1, float("nan"), "0.1", True, None])

@@ -110,15 +110,15 @@ def in_float64(cell, x_TBD, state):
     return copy.deepcopy(cell).double(), exact_x, exact_state
 
 
-def loop(cell, x_TBD, state, fresh_TB=None, flow_TB=None):
+def loop(cell, x_TBD, state, reset_TB=None, gradient_scale_TB=None):
     """The naive twin: `step` after `step`, with resets and scaled gradients spelled out."""
     outputs = []
     for t, x_BD in enumerate(x_TBD):
-        if flow_TB is not None:
-            column = flow_TB[t][:, None]
+        if gradient_scale_TB is not None:
+            column = gradient_scale_TB[t][:, None]
             state = map_state(lambda array, c=column: array.detach() + c * (array - array.detach()), state)
-        if fresh_TB is not None:
-            column = fresh_TB[t][:, None]
+        if reset_TB is not None:
+            column = reset_TB[t][:, None]
             state = map_state(
                 lambda old, new, c=column: torch.where(c, new, old), state, cell.initial_state(x_TBD.shape[1])
             )
@@ -149,11 +149,16 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: flo
 
 
 def marks(lanes=3, steps=T):
-    fresh_TB = torch.zeros(steps, lanes, dtype=torch.bool)
-    fresh_TB[0, 1] = fresh_TB[3, 0] = fresh_TB[3, 2] = fresh_TB[6, 1] = True
-    flow_TB = torch.ones(steps, lanes, dtype=torch.float64)
-    flow_TB[0, 0], flow_TB[2], flow_TB[4, 1], flow_TB[5, 2] = 0.5, 0.0, 1.7, 0.25
-    return fresh_TB, flow_TB
+    reset_TB = torch.zeros(steps, lanes, dtype=torch.bool)
+    reset_TB[0, 1] = reset_TB[3, 0] = reset_TB[3, 2] = reset_TB[6, 1] = True
+    gradient_scale_TB = torch.ones(steps, lanes, dtype=torch.float64)
+    gradient_scale_TB[0, 0], gradient_scale_TB[2], gradient_scale_TB[4, 1], gradient_scale_TB[5, 2] = (
+        0.5,
+        0.0,
+        1.7,
+        0.25,
+    )
+    return reset_TB, gradient_scale_TB
 
 
 def masks_for(cell, which="both", lanes=3):
@@ -173,14 +178,19 @@ class Loop(nn.Module):
         return loop(self.cell, *arguments)
 
 
-def masked_loop(cell, masks, x_TBD, state, fresh_TB, flow_TB):
+def masked_loop(cell, masks, x_TBD, state, reset_TB, gradient_scale_TB):
     """Masks by hand: each lane alone, under the matrix that it sees. A unit left out is a column of zeros."""
     weights = cell.recurrent_weights() if masks.weights is None else cell.recurrent_weights() * masks.weights
     outputs, after = [], []
     for lane in range(x_TBD.shape[1]):
         seen = weights if masks.state_BH is None else weights * masks.state_BH[lane]
         rows = [lane]
-        arguments = (x_TBD[:, rows], select_rows(state, torch.tensor(rows)), fresh_TB[:, rows], flow_TB[:, rows])
+        arguments = (
+            x_TBD[:, rows],
+            select_rows(state, torch.tensor(rows)),
+            reset_TB[:, rows],
+            gradient_scale_TB[:, rows],
+        )
         y_TBH, last = functional_call(Loop(cell), {f"cell.{cell.recurrent}": seen}, arguments)
         outputs.append(y_TBH)
         after.append(last)
@@ -202,8 +212,11 @@ def test_forward_is_a_loop_of_steps(name, options, engine, input_size, hidden_si
 def test_resets_and_scaled_gradients_are_those_of_the_loop(name, options, engine, which):
     cell = build(name, options, engine, 7, 9)
     x_TBD, state = draw(cell)
-    fresh_TB, flow_TB = marks()
-    given = {"fresh_TB": None if which == "flow" else fresh_TB, "flow_TB": None if which == "fresh" else flow_TB}
+    reset_TB, gradient_scale_TB = marks()
+    given = {
+        "reset_TB": None if which == "flow" else reset_TB,
+        "gradient_scale_TB": None if which == "fresh" else gradient_scale_TB,
+    }
     twin = in_float64(cell, x_TBD, state)
     assert_same(everything(cell, x_TBD, state, cell(x_TBD, state, **given)), everything(*twin, loop(*twin, **given)))
 
@@ -213,10 +226,10 @@ def test_resets_and_scaled_gradients_are_those_of_the_loop(name, options, engine
 def test_a_split_changes_nothing(name, options, engine, cut):
     cell = build(name, options, engine, 7, 9)
     x_TBD, state = draw(cell)
-    fresh_TB, flow_TB = marks()
-    whole = cell(x_TBD, state, fresh_TB, flow_TB)
-    first, between = cell(x_TBD[:cut], state, fresh_TB[:cut], flow_TB[:cut])
-    second, after = cell(x_TBD[cut:], between, fresh_TB[cut:], flow_TB[cut:])
+    reset_TB, gradient_scale_TB = marks()
+    whole = cell(x_TBD, state, reset_TB, gradient_scale_TB)
+    first, between = cell(x_TBD[:cut], state, reset_TB[:cut], gradient_scale_TB[:cut])
+    second, after = cell(x_TBD[cut:], between, reset_TB[cut:], gradient_scale_TB[cut:])
     assert_same(
         everything(cell, x_TBD, state, whole), everything(cell, x_TBD, state, (torch.cat([first, second]), after))
     )
@@ -319,9 +332,9 @@ def test_float32_agrees_with_float64_under_masks(name, options, engine):
 def test_the_forward_pass_does_not_depend_on_the_flow(name, options, engine):
     cell = build(name, options, engine, 5, 6)
     x_TBD, state = draw(cell)
-    _, flow_TB = marks()
-    with_flow, _ = cell(x_TBD, state, None, flow_TB)
-    without, _ = cell(x_TBD, state, None, torch.ones_like(flow_TB))
+    _, gradient_scale_TB = marks()
+    with_flow, _ = cell(x_TBD, state, None, gradient_scale_TB)
+    without, _ = cell(x_TBD, state, None, torch.ones_like(gradient_scale_TB))
     torch.testing.assert_close(with_flow, without, rtol=1e-12, atol=1e-12)
 
 
@@ -338,9 +351,9 @@ def test_no_state_means_the_initial_state(name, options, engine):
 def test_a_fresh_row_forgets_and_the_others_do_not(name, options, engine):
     cell = build(name, options, engine, 5, 6)
     x_TBD, state = draw(cell)
-    fresh_TB = torch.zeros(T, 3, dtype=torch.bool)
-    fresh_TB[0, 1] = True
-    reset, _ = cell(x_TBD, state, fresh_TB)
+    reset_TB = torch.zeros(T, 3, dtype=torch.bool)
+    reset_TB[0, 1] = True
+    reset, _ = cell(x_TBD, state, reset_TB)
     carried, _ = cell(x_TBD, state)
     begun, _ = cell(x_TBD)
     torch.testing.assert_close(reset[:, 1], begun[:, 1])
@@ -413,11 +426,11 @@ def test_arrays_may_lie_anywhere(name, options, engine):
     """Batch before time, every other unit, rows of a wider array: numbers count, not where they are."""
     cell = build(name, options, engine, 5, 6)
     x_TBD, state = draw(cell)
-    fresh_TB, flow_TB = marks()
-    dense = everything(cell, x_TBD, state, cell(x_TBD, state, fresh_TB, flow_TB))
+    reset_TB, gradient_scale_TB = marks()
+    dense = everything(cell, x_TBD, state, cell(x_TBD, state, reset_TB, gradient_scale_TB))
     strewn_x = x_TBD.transpose(0, 1).contiguous().transpose(0, 1)
     strewn_state = map_state(lambda array: array.repeat_interleave(2, dim=1)[:, ::2], state)
-    strewn_marks = (array.T.contiguous().T for array in (fresh_TB, flow_TB))
+    strewn_marks = (array.T.contiguous().T for array in (reset_TB, gradient_scale_TB))
     found = everything(cell, x_TBD, state, cell(strewn_x, strewn_state, *strewn_marks))
     assert not strewn_x.is_contiguous()
     assert_same(found, dense)
@@ -483,10 +496,10 @@ def test_without_gradients_outputs_are_the_same(name, options, engine):
     """A kernel saves less then. Its numbers are the same to the bit; PyTorch has other kernels for it."""
     cell = build(name, options, engine, 5, 6)
     x_TBD, state = draw(cell)
-    fresh_TB, flow_TB = marks()
-    y_TBH, after = cell(x_TBD, state, fresh_TB, flow_TB)
+    reset_TB, gradient_scale_TB = marks()
+    y_TBH, after = cell(x_TBD, state, reset_TB, gradient_scale_TB)
     with torch.no_grad():
-        quiet_TBH, quiet_after = cell(x_TBD, state, fresh_TB, flow_TB)
+        quiet_TBH, quiet_after = cell(x_TBD, state, reset_TB, gradient_scale_TB)
     assert not any(array.requires_grad for array in (quiet_TBH, *leaves(quiet_after)))
     assert_same(
         {"y": y_TBH, **to_arrays(after)},
@@ -568,7 +581,7 @@ def test_wrong_shapes_are_named(name, options, engine):
     x_TBD, state = draw(cell)
     with pytest.raises(ValueError, match=r"x_TBD should have shape \[T, B, 5\], got \[7, 3, 4\]"):
         cell(x_TBD[..., :4], state)
-    with pytest.raises(ValueError, match=r"fresh_TB should have shape \[7, 3\], got \[7, 2\]"):
+    with pytest.raises(ValueError, match=r"reset_TB should have shape \[7, 3\], got \[7, 2\]"):
         cell(x_TBD, state, torch.zeros(7, 2, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"a state should have shape \[2, 6\], got \[3, 6\]"):
         cell(x_TBD[:, :2], state)
@@ -613,14 +626,14 @@ def test_the_same_seed_gives_the_same_cell(name):
 def test_a_stack_is_its_layers_one_above_the_other(name, engine):
     stack = Stack([build(name, {}, engine, size, 6) for size in (5, 6, 6)])
     x_TBD, state = draw(stack)
-    fresh_TB, flow_TB = marks()
+    reset_TB, gradient_scale_TB = marks()
     exact, y_TBH, exact_state = twin = in_float64(stack, x_TBD, state)
     after = []
     for layer, layer_state in zip(exact.cells, exact_state, strict=True):
-        y_TBH, layer_after = loop(layer, y_TBH, layer_state, fresh_TB, flow_TB)
+        y_TBH, layer_after = loop(layer, y_TBH, layer_state, reset_TB, gradient_scale_TB)
         after.append(layer_after)
     assert_same(
-        everything(stack, x_TBD, state, stack(x_TBD, state, fresh_TB, flow_TB)),
+        everything(stack, x_TBD, state, stack(x_TBD, state, reset_TB, gradient_scale_TB)),
         everything(*twin, (y_TBH, tuple(after))),
     )
     outputs, stepped = [], state
@@ -701,8 +714,8 @@ def test_recurrent_matrices_start_orthogonal(name):
 
 
 def test_segments_cover_the_window_once():
-    fresh_TB, flow_TB = marks()
-    pieces = list(segments(T, fresh_TB, flow_TB))
+    reset_TB, gradient_scale_TB = marks()
+    pieces = list(segments(T, reset_TB, gradient_scale_TB))
     assert pieces == [(0, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7)]
     assert all(a[1] == b[0] for a, b in pairwise(pieces))
     assert list(segments(T, None, None)) == [(0, T)]

@@ -40,10 +40,10 @@ X_TBD, OTHER_TBD = (torch.randn(5, 2, 3, generator=torch.Generator().manual_seed
 
 
 def marks(*places):
-    fresh_TB, flow_TB = torch.zeros(5, 2, dtype=torch.bool), torch.ones(5, 2)
+    reset_TB, gradient_scale_TB = torch.zeros(5, 2, dtype=torch.bool), torch.ones(5, 2)
     for step, lane in places:
-        fresh_TB[step, lane], flow_TB[step, 1 - lane] = True, 0.5
-    return fresh_TB, flow_TB
+        reset_TB[step, lane], gradient_scale_TB[step, 1 - lane] = True, 0.5
+    return reset_TB, gradient_scale_TB
 
 
 MARKS, OTHER_MARKS = marks((2, 0), (3, 1)), marks((0, 1), (1, 0))
@@ -56,8 +56,8 @@ class Outputs(nn.Module):
         super().__init__()
         self.cell = cell
 
-    def forward(self, x_TBD, fresh_TB=None, flow_TB=None):
-        return self.cell(x_TBD, None, fresh_TB, flow_TB)[0]
+    def forward(self, x_TBD, reset_TB=None, gradient_scale_TB=None):
+        return self.cell(x_TBD, None, reset_TB, gradient_scale_TB)[0]
 
 
 def exported(module, arguments, strict):

@@ -52,7 +52,7 @@ def contents(step: int, version: int = 0) -> tuple[dict[str, dict[str, Tensor]],
     weights = {"W": torch.randn(30, 40, generator=generator), "b": torch.randn(30, generator=generator)}
     optimiser = {f"{index}.exp_avg": array.double() ** 2 for index, array in enumerate(weights.values())}
     optimiser |= {f"{index}.step": torch.tensor(float(step)) for index in range(len(weights))}
-    position = {"state.0.hidden_BH": torch.randn(2, 30, generator=generator), "fresh_B": torch.tensor([True, False])}
+    position = {"state.0.hidden_BH": torch.randn(2, 30, generator=generator), "reset_B": torch.tensor([True, False])}
     noise = {"0": generator.get_state()}
     best = {name: array + 1 for name, array in weights.items()}
     arrays = dict(zip(PARTS, (weights, optimiser, position, noise, best), strict=True))

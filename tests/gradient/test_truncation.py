@@ -55,8 +55,8 @@ def exact(model, partition, noise=None):
     state, nats = model.initial_state(LANES), 0.0
     for index in range(partition.windows_in(0)):
         window = partition[Place(0, index)]
-        inputs_TB, targets_TB, fresh_TB = (torch.from_numpy(array) for array in window)
-        nats_TB, state = model.nats(inputs_TB, targets_TB, state, fresh_TB, None, noise)
+        inputs_TB, targets_TB, reset_TB = (torch.from_numpy(array) for array in window)
+        nats_TB, state = model.nats(inputs_TB, targets_TB, state, reset_TB, None, noise)
         nats = nats + nats_TB.sum()
     (nats / (LANES * WINDOW)).backward()
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
@@ -197,7 +197,9 @@ def test_windows_are_kept_until_every_lane_has_been_cut():
         position = way.update(model, partition, position).position
         kept = position.behind
         assert [behind.place.window for behind in kept] == list(range(index + 1 - len(kept), index + 1))
-        through_B = [torch.stack([(b.flow_TB != 0).all(0) for b in kept[start:]]).all(0) for start in range(len(kept))]
+        through_B = [
+            torch.stack([(b.gradient_scale_TB != 0).all(0) for b in kept[start:]]).all(0) for start in range(len(kept))
+        ]
         assert all(passing_B.any() for passing_B in through_B[1:]), "nothing is kept for longer"
         let_go |= {len(kept) < index + 1}
     assert let_go == {True, False}
@@ -220,7 +222,7 @@ def test_cuts_follow_their_schedule():
     way = truncation(Gradient(truncation="random", cut=0.01, cut_end=0.9), WINDOW, 0)
     position = Position(Place(), model.initial_state(LANES))
     early, late = (way.update(model, partition, position, progress=progress).position for progress in (0.0, 1.0))
-    early, late = ((p.behind[0].flow_TB == 0).double().mean() for p in (early, late))
+    early, late = ((p.behind[0].gradient_scale_TB == 0).double().mean() for p in (early, late))
     assert early <= 0.1
     assert late > 0.6
 

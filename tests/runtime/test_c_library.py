@@ -156,12 +156,12 @@ def test_a_document_ends_after_the_separator_as_in_training(tmp_path):
     (tmp_path / "model.bin").write_bytes(content)
     model = runtime.load(place)
     ids = [int(index) for index in model.tokenizer.encode("the cat\nsat\nat\nthe mat")]
-    fresh_TB = np.zeros((len(ids), 1), bool)
-    fresh_TB[[8, 12, 15]] = True
+    reset_TB = np.zeros((len(ids), 1), bool)
+    reset_TB[[8, 12, 15]] = True
     command = [program("steps", tmp_path), tmp_path / "model.bin", *map(str, ids)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     logits_TV = np.array([line.split() for line in done.stdout.splitlines()], np.float32)
-    wanted, _ = model.network.feed(np.array(ids)[:, None], model.network.initial_state(1), None, fresh_TB)
+    wanted, _ = model.network.feed(np.array(ids)[:, None], model.network.initial_state(1), None, reset_TB)
     np.testing.assert_array_equal(logits_TV, wanted[:, 0])
 
 

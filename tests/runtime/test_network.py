@@ -71,7 +71,7 @@ def test_outputs_and_states_are_those_of_training(name, options, D, H):
     fresh = np.zeros((9, 3), bool)
     fresh[4, 1] = True
     start = np.random.default_rng(0).normal(size=(network.state_arrays, 3, H)).astype(np.float32) / 2
-    y, after = network.feed(x, start, fresh_TB=fresh)
+    y, after = network.feed(x, start, reset_TB=fresh)
     with torch.no_grad():
         state = type(cell.initial_state(3))(*torch.from_numpy(start))
         wanted, wanted_after = cell(torch.from_numpy(x), state, torch.from_numpy(fresh))
@@ -343,13 +343,13 @@ def test_a_long_call_gives_what_its_pieces_give(wanted):
     _, upper = made("elman", 64, 64, {}, seed=5)
     rng = np.random.default_rng(0)
     head = rng.normal(size=(2, 64)).astype(np.float32), np.zeros(2, np.float32)
-    ids_TB, fresh_TB = rng.integers(0, 4, (20_000, 1)), rng.random((20_000, 1)) < 0.01
+    ids_TB, reset_TB = rng.integers(0, 4, (20_000, 1)), rng.random((20_000, 1)) < 0.01
     network = Network([layer, upper], rng.normal(size=(4, 3)).astype(np.float32), head, threads=1)
-    outputs, state = network.feed(ids_TB, network.initial_state(1), wanted, fresh_TB)
+    outputs, state = network.feed(ids_TB, network.initial_state(1), wanted, reset_TB)
     pieces, after = [], network.initial_state(1)
     for start in range(0, 20_000, 5000):
         here = slice(start, start + 5000)
-        found, after = network.feed(ids_TB[here], after, None, fresh_TB[here])
+        found, after = network.feed(ids_TB[here], after, None, reset_TB[here])
         pieces.append(found)
     np.testing.assert_array_equal(outputs, np.concatenate(pieces)[20_000 - wanted :])
     np.testing.assert_array_equal(state, after)

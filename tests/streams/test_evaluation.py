@@ -76,10 +76,10 @@ def test_a_small_text_by_hand():
     first, last = layout[0], layout[1]
     assert first.inputs_TB.tolist() == [[1000, 1003, 1006], [1001, 1004, 1007]]
     assert first.targets_TB.tolist() == [[1001, 1004, 1007], [1002, 1005, 1008]]
-    assert first.fresh_TB.tolist() == [[True, False, False], [False, False, False]]
+    assert first.reset_TB.tolist() == [[True, False, False], [False, False, False]]
     assert last.inputs_TB.tolist() == [[1002, 1005, 0]]
     assert last.targets_TB.tolist() == [[1003, 1006, NO_TARGET]]
-    assert last.fresh_TB.tolist() == [[False, True, False]]
+    assert last.reset_TB.tolist() == [[False, True, False]]
 
 
 @quick

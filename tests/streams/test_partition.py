@@ -68,8 +68,8 @@ def test_random_windows_stand_on_a_grid_behind_the_offset_and_are_dealt_once(lay
 @given(layout=layouts(), epoch=st.integers(0, 5))
 def test_random_windows_are_fresh_at_the_first_step_only(layout, epoch):
     for window in epoch_of(cut(RandomPartition, layout), epoch):
-        assert window.fresh_TB[0].all()
-        assert not window.fresh_TB[1:].any()
+        assert window.reset_TB[0].all()
+        assert not window.reset_TB[1:].any()
 
 
 def test_random_windows_come_in_another_order_each_epoch_and_with_each_seed():
@@ -99,9 +99,9 @@ def test_sequential_lanes_go_on_from_window_to_window(layout, epoch):
 @given(layout=layouts(), epoch=st.integers(0, 5))
 def test_sequential_lanes_are_fresh_in_the_first_step_of_an_epoch_only(layout, epoch):
     first, *rest = epoch_of(cut(SequentialPartition, layout), epoch)
-    assert first.fresh_TB[0].all()
-    assert not first.fresh_TB[1:].any()
-    assert not any(window.fresh_TB.any() for window in rest)
+    assert first.reset_TB[0].all()
+    assert not first.reset_TB[1:].any()
+    assert not any(window.reset_TB.any() for window in rest)
 
 
 @both
@@ -188,7 +188,7 @@ def test_a_lane_is_fresh_where_a_document_begins(kind, layout, data):
         for index, window in enumerate(epoch_of(part, epoch)):
             expected = np.isin(window.inputs_TB - 1000, documents)
             expected[0] |= index == 0 or kind is RandomPartition
-            assert window.fresh_TB.tolist() == expected.tolist()
+            assert window.reset_TB.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sequential", SequentialPartition), ("random", RandomPartition)])

@@ -114,8 +114,8 @@ class Cell(nn.Module, ABC):
         self,
         x: Tensor | Embedded,
         state: State = None,
-        fresh_TB: Tensor | None = None,
-        flow_TB: Tensor | None = None,
+        reset_TB: Tensor | None = None,
+        gradient_scale_TB: Tensor | None = None,
         masks: Masks | None = None,
     ) -> tuple[Tensor, State]:
         """Run a sequence. Time comes first, then the lanes of the batch: x_TBD is [T, B, D].
@@ -127,8 +127,9 @@ class Cell(nn.Module, ABC):
             x: the inputs x_TBD [T, B, D], time first, of the parameters' kind; or the rows of a table.
             state: the state to begin with: the cell's own class, or its arrays [B, H] in order (PyTorch's [1, B, H] as
                 well); None: the initial state.
-            fresh_TB: bool; true where a row's state is reset before the step reads its input.
-            flow_TB: scales the gradient that passes from step t back to the state before it: 1 lets it pass, 0 cuts.
+            reset_TB: bool; true where a row's state is reset before the step reads its input.
+            gradient_scale_TB: scale of the gradient that passes from step t back to the state before it: 1 passes it,
+                0 cuts it.
             masks: what every step leaves out of the product with the state.
 
         Returns:
@@ -141,30 +142,32 @@ class Cell(nn.Module, ABC):
         transform = transforms.active()
         if transform is transforms.TRACING:
             with transforms.quiet():
-                return self._run(x, state, fresh_TB, flow_TB, masks, transform)
-        return self._run(x, state, fresh_TB, flow_TB, masks, transform)
+                return self._run(x, state, reset_TB, gradient_scale_TB, masks, transform)
+        return self._run(x, state, reset_TB, gradient_scale_TB, masks, transform)
 
     def _run(
         self,
         x: Tensor | Embedded,
         state: State,
-        fresh_TB: Tensor | None,
-        flow_TB: Tensor | None,
+        reset_TB: Tensor | None,
+        gradient_scale_TB: Tensor | None,
         masks: Masks | None,
         transform: transforms.Transform | None,
     ) -> tuple[Tensor, State]:
         inputs, ids_TB = x if isinstance(x, Embedded) else (x, None)
-        inputs, ids_TB, state, steps, lanes = checking.check_call(self, inputs, ids_TB, state, fresh_TB, flow_TB, masks)
+        inputs, ids_TB, state, steps, lanes = checking.check_call(
+            self, inputs, ids_TB, state, reset_TB, gradient_scale_TB, masks
+        )
         if self._form and transform is None and engines.level() and steps and lanes:
             parameters = native.parameters_of(self, self._form)
             if native.takes(parameters, masks, inputs, state):
-                return native.run(parameters, self.precision, inputs, ids_TB, state, fresh_TB, flow_TB, masks)
+                return native.run(parameters, self.precision, inputs, ids_TB, state, reset_TB, gradient_scale_TB, masks)
         x_TBD = inputs if ids_TB is None else embedding(ids_TB, inputs)
         unroll = self._unroll
         if (transform and transform.elementary) or (masks is not None and masks.state_BH is not None):
             # A fused form takes masked weights as it takes any, but no state that is masked in the product alone.
             unroll = unroll_steps
-        return run_segments(self, unroll, x_TBD, state, fresh_TB, flow_TB, masks)
+        return run_segments(self, unroll, x_TBD, state, reset_TB, gradient_scale_TB, masks)
 
     @property
     def engine(self) -> str:

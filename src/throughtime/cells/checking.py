@@ -47,7 +47,7 @@ class Stepped(NamedTuple):
 
 
 def check_call(
-    cell: Cell, inputs: Any, ids_TB: Any, state: Any, fresh_TB: Any, flow_TB: Any, masks: Any
+    cell: Cell, inputs: Any, ids_TB: Any, state: Any, reset_TB: Any, gradient_scale_TB: Any, masks: Any
 ) -> tuple[Tensor, Tensor | None, State, int, int]:
     """Check the arguments of `Cell.forward`.
 
@@ -56,8 +56,8 @@ def check_call(
         inputs: x_TBD, or the rows of a table.
         ids_TB: the rows that are read; None: the inputs are x_TBD.
         state: the state; None: the initial state.
-        fresh_TB: as in `Cell.forward`.
-        flow_TB: as in `Cell.forward`.
+        reset_TB: as in `Cell.forward`.
+        gradient_scale_TB: as in `Cell.forward`.
         masks: as in `Cell.forward`.
 
     Returns:
@@ -76,15 +76,15 @@ def check_call(
         inputs, ids_TB = check_table(inputs, cell.input_size, like), check_ids(ids_TB, "ids_TB", 2, like)
         steps, lanes = ids_TB.shape
     state = cell.initial_state(lanes) if state is None else fitting_state(cell, wanted, state, steps, lanes, like)
-    if fresh_TB is not None:
-        _check_mark("fresh_TB", fresh_TB, steps, lanes, like)
-        if fresh_TB.dtype != torch.bool:
-            raise ThroughtimeError(f"fresh_TB should be bool, got {_kind(fresh_TB)}; use fresh_TB.bool()")
-    if flow_TB is not None:
-        _check_mark("flow_TB", flow_TB, steps, lanes, like)
-        if flow_TB.requires_grad or flow_TB.is_complex():
+    if reset_TB is not None:
+        _check_mark("reset_TB", reset_TB, steps, lanes, like)
+        if reset_TB.dtype != torch.bool:
+            raise ThroughtimeError(f"reset_TB should be bool, got {_kind(reset_TB)}; use reset_TB.bool()")
+    if gradient_scale_TB is not None:
+        _check_mark("gradient_scale_TB", gradient_scale_TB, steps, lanes, like)
+        if gradient_scale_TB.requires_grad or gradient_scale_TB.is_complex():
             raise ThroughtimeError(
-                "flow_TB should be real numbers without a gradient of their own; use flow_TB.detach()"
+                "gradient_scale_TB should be real numbers without a gradient; use gradient_scale_TB.detach()"
             )
     if masks is not None:
         check_masks(cell, masks, lanes, like)

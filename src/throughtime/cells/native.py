@@ -109,8 +109,8 @@ def run(
     x: Tensor,
     ids_TB: Tensor | None,
     state: State,
-    fresh_TB: Tensor | None,
-    flow_TB: Tensor | None,
+    reset_TB: Tensor | None,
+    gradient_scale_TB: Tensor | None,
     masks: Masks | None,
 ) -> tuple[Tensor, State]:
     """A sequence of at least one step and one lane.
@@ -121,8 +121,8 @@ def run(
         x: x_TBD, or x_VD of which `ids_TB` names the rows.
         ids_TB: see there.
         state: one or two arrays [B, H]: the output, and what is carried beside it.
-        fresh_TB: as in `Cell.forward`.
-        flow_TB: as in `Cell.forward`.
+        reset_TB: as in `Cell.forward`.
+        gradient_scale_TB: as in `Cell.forward`.
         masks: as in `Cell.forward`.
 
     Raises:
@@ -134,8 +134,8 @@ def run(
     steps, lanes = (x if ids_TB is None else ids_TB).shape[:2]
     fixed: dict[str, Tensor | None] = {
         "ids": None if ids_TB is None else ids_TB.to(torch.int64),
-        "fresh": None if fresh_TB is None else fresh_TB.to(torch.bool).contiguous().view(torch.uint8),
-        "flow": None if flow_TB is None else flow_TB.to(torch.float32),
+        "fresh": None if reset_TB is None else reset_TB.to(torch.bool).contiguous().view(torch.uint8),
+        "flow": None if gradient_scale_TB is None else gradient_scale_TB.to(torch.float32),
         "U_mask": None if masks is None else masks.weights,
         "state_mask": None if masks is None else masks.state_BH,
     }

@@ -28,8 +28,8 @@ class Stretch(NamedTuple):
     """Steps that run in one piece, and the marks of the first of them."""
 
     x_TBD: Tensor
-    fresh_B: Tensor | None
-    flow_B: Tensor | None
+    reset_B: Tensor | None
+    gradient_scale_B: Tensor | None
 
 
 def unroll_steps(cell: Cell, x_TBD: Tensor, state: State, *masks: Masks) -> tuple[Tensor, State]:
@@ -46,8 +46,8 @@ def run_segments(
     unroll: Unroll,
     x_TBD: Tensor,
     state: State,
-    fresh_TB: Tensor | None,
-    flow_TB: Tensor | None,
+    reset_TB: Tensor | None,
+    gradient_scale_TB: Tensor | None,
     masks: Masks | None,
 ) -> tuple[Tensor, State]:
     """A sequence by `unroll`; the other arguments as in `Cell.forward`."""
@@ -55,42 +55,42 @@ def run_segments(
     if not steps:
         return x_TBD.new_zeros(0, lanes, cell.hidden_size), state
     given = () if masks is None else (masks,)
-    if fresh_TB is None and flow_TB is None:
+    if reset_TB is None and gradient_scale_TB is None:
         return unroll(cell, x_TBD, state, *given)
     outputs, initial = [], cell.initial_state(lanes)
-    for stretch in _stretches(x_TBD, fresh_TB, flow_TB):
-        if stretch.flow_B is not None:
-            state = scale_gradient(state, stretch.flow_B)
-        if stretch.fresh_B is not None:
-            state = reset_rows(state, stretch.fresh_B, initial)
+    for stretch in _stretches(x_TBD, reset_TB, gradient_scale_TB):
+        if stretch.gradient_scale_B is not None:
+            state = scale_gradient(state, stretch.gradient_scale_B)
+        if stretch.reset_B is not None:
+            state = reset_rows(state, stretch.reset_B, initial)
         y_TBH, state = unroll(cell, stretch.x_TBD, state, *given)
         outputs.append(y_TBH)
     return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)), state
 
 
-def _stretches(x_TBD: Tensor, fresh_TB: Tensor | None, flow_TB: Tensor | None) -> Iterator[Stretch]:
-    marks = [mark for mark in (fresh_TB, flow_TB) if mark is not None]
+def _stretches(x_TBD: Tensor, reset_TB: Tensor | None, gradient_scale_TB: Tensor | None) -> Iterator[Stretch]:
+    marks = [mark for mark in (reset_TB, gradient_scale_TB) if mark is not None]
     if transforms.active() or any(mark.is_meta or type(mark) is not Tensor for mark in marks):
         # The marks of this call are not those of the next, or cannot be read: any step may be touched.
-        fresh_T = [None] * len(x_TBD) if fresh_TB is None else fresh_TB.unbind()
-        flow_T = [None] * len(x_TBD) if flow_TB is None else flow_TB.unbind()
-        for x_BD, fresh_B, flow_B in zip(x_TBD.unbind(), fresh_T, flow_T, strict=True):
-            yield Stretch(x_BD[None], fresh_B, flow_B)
+        reset_T = [None] * len(x_TBD) if reset_TB is None else reset_TB.unbind()
+        gradient_scale_T = [None] * len(x_TBD) if gradient_scale_TB is None else gradient_scale_TB.unbind()
+        for x_BD, reset_B, gradient_scale_B in zip(x_TBD.unbind(), reset_T, gradient_scale_T, strict=True):
+            yield Stretch(x_BD[None], reset_B, gradient_scale_B)
         return
-    for start, stop in segments(len(x_TBD), fresh_TB, flow_TB):
+    for start, stop in segments(len(x_TBD), reset_TB, gradient_scale_TB):
         yield Stretch(
             x_TBD[start:stop],
-            None if fresh_TB is None else fresh_TB[start],
-            None if flow_TB is None else flow_TB[start],
+            None if reset_TB is None else reset_TB[start],
+            None if gradient_scale_TB is None else gradient_scale_TB[start],
         )
 
 
-def segments(steps: int, fresh_TB: Tensor | None, flow_TB: Tensor | None) -> Iterator[tuple[int, int]]:
+def segments(steps: int, reset_TB: Tensor | None, gradient_scale_TB: Tensor | None) -> Iterator[tuple[int, int]]:
     """Stretches between the steps before which a state is touched: each can run in one piece."""
     touched = torch.zeros(steps, dtype=torch.bool, device="cpu")
-    if fresh_TB is not None:
-        touched |= fresh_TB.any(1).cpu()
-    if flow_TB is not None:
-        touched |= (flow_TB != 1).any(1).cpu()
+    if reset_TB is not None:
+        touched |= reset_TB.any(1).cpu()
+    if gradient_scale_TB is not None:
+        touched |= (gradient_scale_TB != 1).any(1).cpu()
     cuts = [0, *(step for step in touched.nonzero().flatten().tolist() if step), steps]
     return ((start, stop) for start, stop in zip(cuts, cuts[1:], strict=False) if start < stop)

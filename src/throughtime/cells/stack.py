@@ -101,8 +101,8 @@ class Stack(nn.Module):
         self,
         x: Tensor | Embedded,
         state: State = None,
-        fresh_TB: Tensor | None = None,
-        flow_TB: Tensor | None = None,
+        reset_TB: Tensor | None = None,
+        gradient_scale_TB: Tensor | None = None,
         noise: torch.Generator | None = None,
     ) -> tuple[Tensor, State]:
         """Run a sequence through every layer, time first; arguments as in `Cell.forward`.
@@ -110,8 +110,8 @@ class Stack(nn.Module):
         Args:
             x: as in `Cell.forward`.
             state: a layer's state each, from the input up; or the arrays [L, B, H] of PyTorch's own layers.
-            fresh_TB: as in `Cell.forward`.
-            flow_TB: as in `Cell.forward`.
+            reset_TB: as in `Cell.forward`.
+            gradient_scale_TB: as in `Cell.forward`.
             noise: where masks are drawn from, once a call. Without it nothing is dropped, in training mode with a
                 warning. The order: for each layer, from the input up, its input (not the first's), the weights on its
                 state, its state.
@@ -126,7 +126,7 @@ class Stack(nn.Module):
             lanes = checking.lanes_of(self.layers()[0], *(x if isinstance(x, Embedded) else (x, None)))
         for level, (cell, layer_state) in enumerate(zip(self.layers(), states, strict=True)):
             below = x if level == 0 else drop(y_TBH, self.dropout, noise)
-            y_TBH, layer_state = cell(below, layer_state, fresh_TB, flow_TB, self._masks(cell, lanes, noise))
+            y_TBH, layer_state = cell(below, layer_state, reset_TB, gradient_scale_TB, self._masks(cell, lanes, noise))
             after.append(layer_state)
         return y_TBH, tuple(after)
 

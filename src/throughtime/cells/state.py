@@ -59,16 +59,16 @@ def tracked(state: State) -> State:
     return map_state(lambda array: array.detach().requires_grad_(), state)
 
 
-def reset_rows(state: State, fresh_B: Tensor, initial: State) -> State:
-    """The rows of `initial` where `fresh_B` is true, of `state` elsewhere.
+def reset_rows(state: State, reset_B: Tensor, initial: State) -> State:
+    """The rows of `initial` where `reset_B` is true, of `state` elsewhere.
 
     Raises:
-        ThroughtimeError: where `fresh_B` is not a bool for each lane; PyTorch would broadcast one.
+        ThroughtimeError: where `reset_B` is not a bool for each lane; PyTorch would broadcast one.
     """
-    if fresh_B.dtype != torch.bool or fresh_B.shape != (batch_size(state),):
-        kind = str(fresh_B.dtype).removeprefix("torch.")
-        raise ThroughtimeError(f"fresh_B should be bool [{batch_size(state)}], got {kind} {list(fresh_B.shape)}")
-    return map_state(lambda old, new: torch.where(_column(fresh_B, old), new, old), state, initial)
+    if reset_B.dtype != torch.bool or reset_B.shape != (batch_size(state),):
+        kind = str(reset_B.dtype).removeprefix("torch.")
+        raise ThroughtimeError(f"reset_B should be bool [{batch_size(state)}], got {kind} {list(reset_B.shape)}")
+    return map_state(lambda old, new: torch.where(_column(reset_B, old), new, old), state, initial)
 
 
 def select_rows(state: State, rows: Tensor) -> State:
@@ -85,11 +85,11 @@ def put_rows(state: State, rows: Tensor, new: State) -> State:
     return map_state(lambda old, fresh: old.index_copy(0, index, fresh), state, new)
 
 
-def scale_gradient(state: State, flow_B: Tensor) -> State:
-    """The same state; the gradient that goes back through a row is multiplied by its entry of `flow_B`."""
+def scale_gradient(state: State, gradient_scale_B: Tensor) -> State:
+    """The same state; the gradient that goes back through a row is multiplied by its entry of `gradient_scale_B`."""
     if transforms.active():  # which may have no rule for an autograd function
-        return map_state(lambda array: _scaled(array, flow_B), state)
-    return map_state(lambda array: _ScaleGradient.apply(array, flow_B), state)
+        return map_state(lambda array: _scaled(array, gradient_scale_B), state)
+    return map_state(lambda array: _ScaleGradient.apply(array, gradient_scale_B), state)
 
 
 def to_arrays(state: State, prefix: str = "state") -> dict[str, Tensor]:
@@ -143,18 +143,18 @@ def _column(mask_B: Tensor, array: Tensor) -> Tensor:
     return mask_B.view(-1, *[1] * (array.dim() - 1))
 
 
-def _scaled(array: Tensor, flow_B: Tensor) -> Tensor:
+def _scaled(array: Tensor, gradient_scale_B: Tensor) -> Tensor:
     held = array.detach()
-    return held + _column(flow_B, array).to(array.dtype) * (array - held)
+    return held + _column(gradient_scale_B, array).to(array.dtype) * (array - held)
 
 
 class _ScaleGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, array: Tensor, flow_B: Tensor) -> Tensor:
-        ctx.save_for_backward(flow_B)
+    def forward(ctx: Any, array: Tensor, gradient_scale_B: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient_scale_B)
         return array.view_as(array)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (flow_B,) = ctx.saved_tensors
-        return gradients[0] * _column(flow_B, gradients[0]).to(gradients[0]), None
+        (gradient_scale_B,) = ctx.saved_tensors
+        return gradients[0] * _column(gradient_scale_B, gradients[0]).to(gradients[0]), None

@@ -33,8 +33,8 @@ class Behind(NamedTuple):
     place: Place
     state: State
     """Before it."""
-    flow_TB: Tensor | None = None
-    """`flow_TB` of `Cell.forward`, where it was drawn: for all lanes of the partition, also those read elsewhere."""
+    gradient_scale_TB: Tensor | None = None
+    """That of `Cell.forward`, where it was drawn: for all lanes, also those that other processes read."""
 
 
 class Position(NamedTuple):
@@ -123,13 +123,13 @@ class FixedTruncation(Truncation):
         reach = self.gradient.reach or self.window
         stretch = (*position.behind, Behind(position.place, position.state))
         too_far = len(stretch) * self.window - reach
-        flow_TB = None
+        gradient_scale_TB = None
         if too_far > 0:
-            flow_TB = torch.ones(len(stretch) * self.window, len(partition.own))
-            flow_TB[too_far] = 0
+            gradient_scale_TB = torch.ones(len(stretch) * self.window, len(partition.own))
+            gradient_scale_TB[too_far] = 0
         windows = [partition[behind.place] for behind in stretch]
         kept = -(-reach // self.window) - 1
-        return _through(model, partition, stretch, windows, flow_TB, noise, stretch[-kept:] if kept else ())
+        return _through(model, partition, stretch, windows, gradient_scale_TB, noise, stretch[-kept:] if kept else ())
 
 
 @final
@@ -153,8 +153,10 @@ class RandomTruncation(Truncation):
         uniform_TB = np.random.default_rng([self.seed, *position.place, CUTS]).random((self.window, partition.lanes))
         passes_TB = torch.from_numpy((uniform_TB >= cut).astype(np.float32)) / (1 - cut)
         stretch = (*position.behind, Behind(position.place, position.state, passes_TB))
-        flow_TB = torch.cat([behind.flow_TB for behind in stretch if behind.flow_TB is not None])
-        own_TB = flow_TB[:, partition.own.start : partition.own.stop]
+        gradient_scale_TB = torch.cat(
+            [behind.gradient_scale_TB for behind in stretch if behind.gradient_scale_TB is not None]
+        )
+        own_TB = gradient_scale_TB[:, partition.own.start : partition.own.stop]
         windows = [partition[behind.place] for behind in stretch]
         return _through(model, partition, stretch, windows, own_TB, noise, _still_reached(stretch))
 
@@ -196,11 +198,11 @@ class VariableTruncation(Truncation):
         progress: float = 0.0,  # noqa: ARG002
     ) -> Update:
         window = partition[position.place]
-        flow_TB = None
+        gradient_scale_TB = None
         if self.gradient.lengths == "geometric":
-            flow_TB = torch.full(window.inputs_TB.shape, self.window / (self.window - 1))
+            gradient_scale_TB = torch.full(window.inputs_TB.shape, self.window / (self.window - 1))
         stretch = (Behind(position.place, position.state),)
-        done = _through(model, partition, stretch, [window], flow_TB, noise)
+        done = _through(model, partition, stretch, [window], gradient_scale_TB, noise)
         return done._replace(rate=len(window.inputs_TB) / self.window)
 
 
@@ -244,18 +246,18 @@ def _through(
     partition: Partition,
     stretch: Sequence[Behind],
     windows: Sequence[Window],
-    flow_TB: Tensor | None,
+    gradient_scale_TB: Tensor | None,
     noise: torch.Generator | None,
     kept: tuple[Behind, ...] = (),
 ) -> Update:
     """Read windows in one go, predict the last one's targets, go back through all; leave `kept` to the next update."""
-    inputs_TB, fresh_TB = (
+    inputs_TB, reset_TB = (
         torch.from_numpy(np.concatenate(arrays))
-        for arrays in zip(*((w.inputs_TB, w.fresh_TB) for w in windows), strict=True)
+        for arrays in zip(*((w.inputs_TB, w.reset_TB) for w in windows), strict=True)
     )
     targets_TB = torch.from_numpy(windows[-1].targets_TB)
-    fresh = fresh_TB if fresh_TB.any() else None
-    nats_TB, state = model.nats(inputs_TB, targets_TB, stretch[0].state, fresh, flow_TB, noise)
+    fresh = reset_TB if reset_TB.any() else None
+    nats_TB, state = model.nats(inputs_TB, targets_TB, stretch[0].state, fresh, gradient_scale_TB, noise)
     tokens = len(targets_TB) * partition.lanes
     loss = nats_TB.sum() / tokens
     loss.backward()
@@ -270,7 +272,7 @@ def _still_reached(stretch: tuple[Behind, ...]) -> tuple[Behind, ...]:
     kept = len(stretch)
     while kept and passing_B.any():
         kept -= 1
-        flow_TB = stretch[kept].flow_TB
-        assert flow_TB is not None
-        passing_B = passing_B & (flow_TB != 0).all(0)
+        gradient_scale_TB = stretch[kept].gradient_scale_TB
+        assert gradient_scale_TB is not None
+        passing_B = passing_B & (gradient_scale_TB != 0).all(0)
     return stretch[kept:]

@@ -112,12 +112,12 @@ def _kept_bytes(model: LanguageModel, window: Window, state: State, noise: torch
 
 @torch.no_grad()
 def _advance(model: LanguageModel, window: Window, state: State, noise: torch.Generator | None) -> State:
-    return model.advance(torch.from_numpy(window.inputs_TB), state, torch.from_numpy(window.fresh_TB), noise)
+    return model.advance(torch.from_numpy(window.inputs_TB), state, torch.from_numpy(window.reset_TB), noise)
 
 
 def _nats(model: LanguageModel, window: Window, state: State, noise: torch.Generator | None) -> tuple[Tensor, State]:
-    inputs_TB, targets_TB, fresh_TB = (torch.from_numpy(array) for array in window)
-    return model.nats(inputs_TB, targets_TB, state, fresh_TB, None, noise)
+    inputs_TB, targets_TB, reset_TB = (torch.from_numpy(array) for array in window)
+    return model.nats(inputs_TB, targets_TB, state, reset_TB, None, noise)
 
 
 def _back(

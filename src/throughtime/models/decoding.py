@@ -72,8 +72,8 @@ def _draw(
     top_p: float | None,
 ) -> Iterator[int]:
     matched = np.zeros(1, np.int64)
-    fresh_TB = torch.from_numpy(documents.starts(np.array(ids)[:, None], matched)).bool()
-    logits_TBV, state = model(torch.tensor(ids)[:, None], None, fresh_TB)
+    reset_TB = torch.from_numpy(documents.starts(np.array(ids)[:, None], matched)).bool()
+    logits_TBV, state = model(torch.tensor(ids)[:, None], None, reset_TB)
     logits_V = logits_TBV[-1, 0]
     for left in range(tokens, 0, -1):
         if unknown is not None:

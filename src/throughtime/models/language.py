@@ -102,8 +102,8 @@ class LanguageModel(nn.Module):
         self,
         ids_TB: Tensor,
         state: State = None,
-        fresh_TB: Tensor | None = None,
-        flow_TB: Tensor | None = None,
+        reset_TB: Tensor | None = None,
+        gradient_scale_TB: Tensor | None = None,
         noise: torch.Generator | None = None,
     ) -> tuple[Tensor, State]:
         """Logits_TBV of the token that follows each, and the state; ids_TB is [T, B], time first.
@@ -113,22 +113,22 @@ class LanguageModel(nn.Module):
         Raises:
             ThroughtimeError: where an argument has the wrong kind, shape or device.
         """
-        hidden_TBH, state = self._hidden(ids_TB, state, fresh_TB, flow_TB, noise)
+        hidden_TBH, state = self._hidden(ids_TB, state, reset_TB, gradient_scale_TB, noise)
         return self.logits(hidden_TBH), state
 
     def advance(
-        self, ids_TB: Tensor, state: State, fresh_TB: Tensor | None = None, noise: torch.Generator | None = None
+        self, ids_TB: Tensor, state: State, reset_TB: Tensor | None = None, noise: torch.Generator | None = None
     ) -> State:
         """The state after the tokens; nothing is predicted."""
-        return self._hidden(ids_TB, state, fresh_TB, None, noise)[1]
+        return self._hidden(ids_TB, state, reset_TB, None, noise)[1]
 
     def nats(
         self,
         ids_TB: Tensor,
         targets_TB: Tensor,
         state: State = None,
-        fresh_TB: Tensor | None = None,
-        flow_TB: Tensor | None = None,
+        reset_TB: Tensor | None = None,
+        gradient_scale_TB: Tensor | None = None,
         noise: torch.Generator | None = None,
     ) -> tuple[Tensor, State]:
         """-log P of each target (nats_TB, 0 where it is NO_TARGET), and the state.
@@ -140,7 +140,7 @@ class LanguageModel(nn.Module):
             ThroughtimeError: where an argument has the wrong kind, shape or device.
         """
         targets_TB = check_ids(targets_TB, "targets_TB", 2, self.embedding).long()
-        hidden_TBH, state = self._hidden(ids_TB, state, fresh_TB, flow_TB, noise)
+        hidden_TBH, state = self._hidden(ids_TB, state, reset_TB, gradient_scale_TB, noise)
         steps, lanes = hidden_TBH.shape[:2]
         if len(targets_TB) > steps or targets_TB.shape[1] != lanes:
             raise ThroughtimeError(
@@ -154,8 +154,8 @@ class LanguageModel(nn.Module):
         self,
         ids_TB: Tensor,
         state: State,
-        fresh_TB: Tensor | None,
-        flow_TB: Tensor | None,
+        reset_TB: Tensor | None,
+        gradient_scale_TB: Tensor | None,
         noise: torch.Generator | None,
     ) -> tuple[Tensor, State]:
         ids_TB = check_ids(ids_TB, "ids_TB", 2, self.embedding)
@@ -168,7 +168,7 @@ class LanguageModel(nn.Module):
             if few
             else drop(self.embedded(ids_TB), self.settings.dropout, noise)
         )
-        hidden_TBH, state = self.stack(x, state, fresh_TB, flow_TB, noise)
+        hidden_TBH, state = self.stack(x, state, reset_TB, gradient_scale_TB, noise)
         return drop(hidden_TBH, self.settings.dropout, noise), state
 
     def embedded(self, ids: Tensor) -> Tensor:

@@ -57,11 +57,11 @@ class Predictor(Protocol):
     def initial_state(self, batch_size: int) -> States: ...
 
     def nats(
-        self, inputs_TB: Int64, targets_TB: Int64, fresh_TB: Fresh | None, state_SBH: States
+        self, inputs_TB: Int64, targets_TB: Int64, reset_TB: Fresh | None, state_SBH: States
     ) -> tuple[NDArray[np.float64], States]:
         """-log P of each target (nats_TB, 0 where it is negative: none), and the state."""
 
-    def advance(self, inputs_TB: Int64, fresh_TB: Fresh, state_SBH: States) -> States:
+    def advance(self, inputs_TB: Int64, reset_TB: Fresh, state_SBH: States) -> States:
         """The state after a window; nothing is predicted."""
 
 
@@ -93,7 +93,7 @@ def estimate(model: Predictor, ids: TokenIds, most: int | None = None) -> Measur
     state = model.initial_state(layout.lanes)
     if layout.lanes > 1:
         before = layout.warm_up(WARM_UP)
-        state = model.advance(before.inputs_TB, before.fresh_TB, state)
+        state = model.advance(before.inputs_TB, before.reset_TB, state)
     nats = read_once(model, layout, state)
     return measure(nats * layout.predictions / layout.read, layout.predictions, ids.facts)
 
@@ -218,7 +218,7 @@ class _Reading:
         other_SBH = np.roll(state_SBH, 1, axis=1)
         for index in range(tried):
             window = self._layout[index]
-            other_SBH = self._model.advance(window.inputs_TB, window.fresh_TB, other_SBH)
+            other_SBH = self._model.advance(window.inputs_TB, window.reset_TB, other_SBH)
         distance = float(np.quantile(_distance(state_SBH, other_SBH), TRIAL_QUANTILE))
         tolerance = self._model.state_tolerance
         if distance <= tolerance:
@@ -274,10 +274,10 @@ def _thin(lanes: Int64, state_SBH: States, needed: Fresh) -> tuple[Int64, States
 
 def _predict(model: Predictor, window: Window, state_SBH: States) -> tuple[NDArray[np.float64], States]:
     """Sum of -log P over a window of each lane (nats_B), and the state."""
-    nats_TB, state_SBH = model.nats(window.inputs_TB, window.targets_TB, window.fresh_TB, state_SBH)
+    nats_TB, state_SBH = model.nats(window.inputs_TB, window.targets_TB, window.reset_TB, state_SBH)
     return nats_TB.sum(0), state_SBH
 
 
 def _lanes_of(window: Window, lanes: Int64) -> Window:
-    inputs_TB, targets_TB, fresh_TB = window
-    return Window(inputs_TB[:, lanes], targets_TB[:, lanes], fresh_TB[:, lanes])
+    inputs_TB, targets_TB, reset_TB = window
+    return Window(inputs_TB[:, lanes], targets_TB[:, lanes], reset_TB[:, lanes])

@@ -40,10 +40,10 @@ def connectivity(
         steps_KB = places_B - lags + torch.arange(lags)[:, None]
         ids_KB = reading.ids_T[steps_KB.clamp(min=0)]
         # Lanes that would begin before the text repeat its first token, and reset their state at each.
-        fresh_KB = reading.fresh_T[steps_KB.clamp(min=0)]
+        reset_KB = reading.reset_T[steps_KB.clamp(min=0)]
         state = select_rows(reading.states, (steps_KB[0] - 1).clamp(min=0))
         x_KBD = model.embedded(ids_KB).detach().requires_grad_()
-        y_KBH, _ = model.stack(x_KBD, state, fresh_KB if fresh_KB.any() else None)
+        y_KBH, _ = model.stack(x_KBD, state, reset_KB if reset_KB.any() else None)
         nats = cross_entropy(model.logits(y_KBH[-1]), reading.ids_T[places_B], reduction="sum")
         (slope_KBD,) = torch.autograd.grad(nats, x_KBD)
         norms_NK[first : first + LANES] = slope_KBD.norm(dim=2).flip(0).T.numpy()

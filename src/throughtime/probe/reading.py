@@ -37,7 +37,7 @@ class Reading(NamedTuple):
     """A text as a model read it."""
 
     ids_T: Tensor
-    fresh_T: Tensor
+    reset_T: Tensor
     """True where a document begins: the state is reset before the token is read."""
     nats_T: NDArray[np.float64]
     """-log P of each token, given those before it; NaN for the first, which nothing predicts."""
@@ -63,37 +63,37 @@ def read(
         guesses: K, at most the size of the vocabulary.
     """
     ids_T = torch.from_numpy(ids)
-    fresh_T = torch.zeros(len(ids), dtype=torch.bool) if fresh is None else torch.from_numpy(fresh.copy())
-    fresh_T[0] = True
+    reset_T = torch.zeros(len(ids), dtype=torch.bool) if fresh is None else torch.from_numpy(fresh.copy())
+    reset_T[0] = True
     steps = max(1, round(len(ids) ** 0.5))
     missing = -len(ids) % steps
     ids_SL = pad(ids_T, (0, missing)).view(-1, steps).T.contiguous()
-    fresh_SL = pad(fresh_T, (0, missing)).view(-1, steps).T.contiguous()
-    outputs, states = _side_by_side(model, ids_SL, fresh_SL, _beginnings(model, ids_SL, fresh_SL))
+    reset_SL = pad(reset_T, (0, missing)).view(-1, steps).T.contiguous()
+    outputs, states = _side_by_side(model, ids_SL, reset_SL, _beginnings(model, ids_SL, reset_SL))
     states = map_state(lambda array: array[: len(ids)], states)
     outputs = [output[: len(ids)] for output in outputs]
     nats_T, guesses_TK, chances_TK = _predictions(model, outputs[-1], ids_T, min(guesses, model.vocabulary_size))
-    return Reading(ids_T, fresh_T, nats_T, guesses_TK, chances_TK, _tracks(outputs, states), states)
+    return Reading(ids_T, reset_T, nats_T, guesses_TK, chances_TK, _tracks(outputs, states), states)
 
 
-def _beginnings(model: LanguageModel, ids_SL: Tensor, fresh_SL: Tensor) -> State:
+def _beginnings(model: LanguageModel, ids_SL: Tensor, reset_SL: Tensor) -> State:
     """The state before each stretch, L lanes."""
     state = model.initial_state(1)
     found = []
     for lane in range(ids_SL.shape[1]):
         found.append(state)
-        state = model.advance(ids_SL[:, lane, None], state, fresh_SL[:, lane, None])
+        state = model.advance(ids_SL[:, lane, None], state, reset_SL[:, lane, None])
     return map_state(lambda *rows: torch.cat(rows), *found)
 
 
-def _side_by_side(model: LanguageModel, ids_SL: Tensor, fresh_SL: Tensor, state: State) -> tuple[list[Tensor], State]:
+def _side_by_side(model: LanguageModel, ids_SL: Tensor, reset_SL: Tensor, state: State) -> tuple[list[Tensor], State]:
     """Each layer's outputs and the stack's states along the text, [L * S, H] in its order."""
     initial = model.initial_state(ids_SL.shape[1])
     outputs, states = [], []
-    for ids_L, fresh_L in zip(ids_SL, fresh_SL, strict=True):
+    for ids_L, reset_L in zip(ids_SL, reset_SL, strict=True):
         y_LH = model.embedded(ids_L)
         layers, after = [], []
-        for cell, before in zip(model.stack.layers(), reset_rows(state, fresh_L, initial), strict=True):
+        for cell, before in zip(model.stack.layers(), reset_rows(state, reset_L, initial), strict=True):
             y_LH, layer_state = cell.step(y_LH, before)
             layers.append(y_LH)
             after.append(layer_state)

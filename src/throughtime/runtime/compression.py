@@ -276,8 +276,8 @@ def _walk(model: Model, counts_B: Int64, adapted: Adapted, code: Code) -> None:
         if active < len(tokens_B):
             tokens_B, state_SBH = tokens_B[:active], np.ascontiguousarray(state_SBH[:, :active])
             matched_B = matched_B[:active].copy()
-        fresh_1B = adapted.documents.starts(tokens_B[None], matched_B).view(np.bool_)
-        logits_1BV, state_SBH = network.feed(tokens_B[None], state_SBH, None, fresh_1B)
+        reset_1B = adapted.documents.starts(tokens_B[None], matched_B).view(np.bool_)
+        logits_1BV, state_SBH = network.feed(tokens_B[None], state_SBH, None, reset_1B)
         logits_BV = logits_1BV[0]
         probabilities_BV = network.probabilities(logits_BV, adapted.bias_V)
         tokens_B = code(step, probabilities_BV)

@@ -165,8 +165,8 @@ class Model:
         if wanted is not None and not 0 <= arguments.whole("wanted", wanted, 0) <= len(ids):
             raise ThroughtimeError(f"wanted must be 0 to {len(ids)}, the steps there are, got {wanted}")
         try:
-            fresh_TB, positions = self._documents_in(ids, state) if self.separator or state.positions else (None, [])
-            logits_TBV, array_SBH = self.network.feed(ids, state.array_SBH, wanted, fresh_TB)
+            reset_TB, positions = self._documents_in(ids, state) if self.separator or state.positions else (None, [])
+            logits_TBV, array_SBH = self.network.feed(ids, state.array_SBH, wanted, reset_TB)
         except IndexError as error:
             raise ThroughtimeError(str(error)) from None
         return logits_TBV, State.holding(array_SBH, self.digest, positions)

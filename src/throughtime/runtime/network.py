@@ -102,13 +102,13 @@ class Network:
         return np.zeros((self.state_arrays, batch_size, self.hidden_size), np.float32)
 
     def feed(
-        self, inputs: Int64 | Floats, state_SBH: Floats, wanted: int | None = None, fresh_TB: Marks | None = None
+        self, inputs: Int64 | Floats, state_SBH: Floats, wanted: int | None = None, reset_TB: Marks | None = None
     ) -> tuple[Floats, Floats]:
         """A stretch of ids_TB or x_TBD: the outputs_TBO of the last `wanted` steps (None: all), and the state.
 
-        Where `fresh_TB` is true a lane's state is reset before the step.
+        Where `reset_TB` is true a lane's state is reset before the step.
         """
-        fresh = None if fresh_TB is None else np.ascontiguousarray(fresh_TB).view(np.uint8)
+        fresh = None if reset_TB is None else np.ascontiguousarray(reset_TB).view(np.uint8)
         found: tuple[Floats, Floats] = self._feed(
             inputs, fresh, state_SBH, len(inputs) if wanted is None else wanted, self.threads
         )
@@ -119,12 +119,12 @@ class Network:
         outputs, after = self.feed(inputs[None], state_SBH)
         return outputs[0], after
 
-    def advance(self, inputs_TB: Int64, fresh_TB: Marks, state_SBH: Floats) -> Floats:
+    def advance(self, inputs_TB: Int64, reset_TB: Marks, state_SBH: Floats) -> Floats:
         """The state after a stretch; nothing is predicted."""
-        return self.feed(inputs_TB, state_SBH, 0, fresh_TB)[1]
+        return self.feed(inputs_TB, state_SBH, 0, reset_TB)[1]
 
     def nats(
-        self, inputs_TB: Int64, targets_TB: Int64, fresh_TB: Marks | None, state_SBH: Floats
+        self, inputs_TB: Int64, targets_TB: Int64, reset_TB: Marks | None, state_SBH: Floats
     ) -> tuple[NDArray[np.float64], Floats]:
         """-log P of each target (nats_TB, 0 where it is negative: none), and the state.
 
@@ -134,7 +134,7 @@ class Network:
         steps = max(1, LOGITS_AT_ONCE // (self.outputs * targets_TB.shape[1]))
         for start in range(0, len(targets_TB), steps):
             here = slice(start, start + steps)
-            fresh = None if fresh_TB is None else fresh_TB[here]
+            fresh = None if reset_TB is None else reset_TB[here]
             logits_TBV, state_SBH = self.feed(inputs_TB[here], state_SBH, None, fresh)
             targets_N, nats_N = np.maximum(targets_TB[here], 0).ravel(), np.empty(targets_TB[here].size)
             self._native.nats(logits_TBV.reshape(-1, self.outputs), targets_N, nats_N)

@@ -48,7 +48,7 @@ class EvaluationLanes:
             if start < stop:
                 fill_lane(cut, lane, self.tokens, start, stop)
         if index == 0:
-            cut.fresh_TB[0, 0] = True
+            cut.reset_TB[0, 0] = True
         return cut
 
     def warm_up(self, steps: int) -> Window:
@@ -64,9 +64,9 @@ class EvaluationLanes:
                 inputs = self.tokens.read(start, stop)
                 cut.inputs_TB[steps - len(inputs) :, lane] = inputs
                 marks = self.tokens.documents_within(start, stop)
-                cut.fresh_TB[steps - len(inputs) + marks, lane] = True
+                cut.reset_TB[steps - len(inputs) + marks, lane] = True
             if start == 0 and stop:
-                cut.fresh_TB[steps - stop, lane] = True
+                cut.reset_TB[steps - stop, lane] = True
         return cut
 
     def _bounds(self, lane: int) -> tuple[int, int]:

@@ -111,7 +111,7 @@ class SequentialPartition(Partition):
             start = first + lane * self.lane_length
             fill_lane(cut, column, self.tokens, start, start + end - begin)
         if place.window == 0:
-            cut.fresh_TB[0] = True
+            cut.reset_TB[0] = True
         return cut
 
     def _draw_cuts(self, epoch: int) -> Int64:
@@ -140,7 +140,7 @@ class RandomPartition(Partition):
         for column, index in enumerate(dealt.tolist()):
             start = self._offset(place.epoch) + index * self.window
             fill_lane(cut, column, self.tokens, start, start + self.window)
-        cut.fresh_TB[0] = True
+        cut.reset_TB[0] = True
         return cut
 
     def _draw_order(self, epoch: int) -> Int64:

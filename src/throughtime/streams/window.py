@@ -16,12 +16,12 @@ Int64 = npt.NDArray[np.int64]
 class Window(NamedTuple):
     """Tokens read side by side, and the token that follows each.
 
-    `fresh_TB` is true where a lane begins a new sequence: the state of that row is reset before the step reads it.
+    `reset_TB` is true where a lane begins a new sequence: the state of that row is reset before the step reads it.
     """
 
     inputs_TB: Int64
     targets_TB: Int64
-    fresh_TB: npt.NDArray[np.bool_]
+    reset_TB: npt.NDArray[np.bool_]
 
 
 class Tokens(Protocol):
@@ -50,4 +50,4 @@ def fill_lane(window: Window, lane: int, tokens: Tokens, start: int, stop: int) 
     ids = tokens.read(start, stop + 1)
     window.inputs_TB[: stop - start, lane] = ids[:-1]
     window.targets_TB[: stop - start, lane] = ids[1:]
-    window.fresh_TB[tokens.documents_within(start, stop), lane] = True
+    window.reset_TB[tokens.documents_within(start, stop), lane] = True

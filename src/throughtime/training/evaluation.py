@@ -34,17 +34,17 @@ class InTraining:
 
     @torch.no_grad()
     def nats(
-        self, inputs_TB: Int64, targets_TB: Int64, fresh_TB: Fresh | None, state_SBH: States
+        self, inputs_TB: Int64, targets_TB: Int64, reset_TB: Fresh | None, state_SBH: States
     ) -> tuple[NDArray[np.float64], States]:
-        fresh = None if fresh_TB is None else torch.from_numpy(fresh_TB)
+        fresh = None if reset_TB is None else torch.from_numpy(reset_TB)
         nats_TB, state = self._model.nats(
             torch.from_numpy(inputs_TB), torch.from_numpy(targets_TB), self._state(state_SBH), fresh
         )
         return nats_TB.double().numpy(), _array(state)
 
     @torch.no_grad()
-    def advance(self, inputs_TB: Int64, fresh_TB: Fresh, state_SBH: States) -> States:
-        state = self._model.advance(torch.from_numpy(inputs_TB), self._state(state_SBH), torch.from_numpy(fresh_TB))
+    def advance(self, inputs_TB: Int64, reset_TB: Fresh, state_SBH: States) -> States:
+        state = self._model.advance(torch.from_numpy(inputs_TB), self._state(state_SBH), torch.from_numpy(reset_TB))
         return _array(state)
 
     def _state(self, state_SBH: States) -> State:

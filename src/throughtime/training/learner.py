@@ -210,8 +210,8 @@ class Learner:
         arrays = to_arrays(whole(self.position.state))
         for index, behind in enumerate(self.position.behind):
             arrays |= to_arrays(whole(behind.state), f"behind.{index}.state")
-            if behind.flow_TB is not None:
-                arrays[f"behind.{index}.flow_TB"] = behind.flow_TB
+            if behind.gradient_scale_TB is not None:
+                arrays[f"behind.{index}.flow_TB"] = behind.gradient_scale_TB
         return arrays
 
     def _position(self, arrays: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Position:

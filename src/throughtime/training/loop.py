@@ -279,8 +279,8 @@ class Trainer:
         if self.ranks.leads:
             window, decode = self.learner.partition.of_all_lanes()[place], self.dataset.tokenizer.decode
             lanes = [
-                {"ids": ids, "text": decode(ids), "fresh": fresh}
-                for ids, fresh in zip(window.inputs_TB.T.tolist(), window.fresh_TB.T.tolist(), strict=True)
+                {"ids": ids, "text": decode(ids), "reset": reset}
+                for ids, reset in zip(window.inputs_TB.T.tolist(), window.reset_TB.T.tolist(), strict=True)
             ]
             replace_file(path, (to_json({**place._asdict(), "lanes": lanes}) + "\n").encode())
         return path

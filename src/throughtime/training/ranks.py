@@ -205,22 +205,22 @@ class OverRanks:
         return self._model.initial_state(batch_size)
 
     def nats(
-        self, inputs_TB: Int64, targets_TB: Int64, fresh_TB: Fresh | None, state_SBH: States
+        self, inputs_TB: Int64, targets_TB: Int64, reset_TB: Fresh | None, state_SBH: States
     ) -> tuple[NDArray[np.float64], States]:
         lanes = inputs_TB.shape[1]
         own = self._own(lanes)
         nats_TB, after = np.zeros((len(inputs_TB), own.stop - own.start)), state_SBH[:, own]
         if after.shape[1]:
-            fresh = None if fresh_TB is None else fresh_TB[:, own]
+            fresh = None if reset_TB is None else reset_TB[:, own]
             nats_TB, after = self._model.nats(inputs_TB[:, own], targets_TB[:, own], fresh, after)
         return self._join(nats_TB, lanes), self._join(after, lanes)
 
-    def advance(self, inputs_TB: Int64, fresh_TB: Fresh, state_SBH: States) -> States:
+    def advance(self, inputs_TB: Int64, reset_TB: Fresh, state_SBH: States) -> States:
         lanes = inputs_TB.shape[1]
         own = self._own(lanes)
         after = state_SBH[:, own]
         if after.shape[1]:
-            after = self._model.advance(inputs_TB[:, own], fresh_TB[:, own], after)
+            after = self._model.advance(inputs_TB[:, own], reset_TB[:, own], after)
         return self._join(after, lanes)
 
     def _own(self, lanes: int) -> slice:
