@@ -29,7 +29,7 @@ from throughtime.cells.base import Cell
 from throughtime.models.language import LanguageModel
 from throughtime.objective.evaluation import evaluate
 from throughtime.recipe import Recipe, build
-from throughtime.streams.partition import Partition, Place, partition
+from throughtime.streams.batches import BatchIndex, BatchSource, make_stream_batches
 from throughtime.text.dataset import Dataset, prepare
 from throughtime.training.display import Display, Moment
 from throughtime.training.evaluation import InTraining
@@ -150,9 +150,9 @@ def plain(settings: dict[str, Any], parent: Parent) -> None:
     model = task.network
     training = task.recipe.training
     optimiser = torch.optim.Adam(model.parameters(), lr=training.learning_rate)
-    cut = partition(task.dataset.train, task.recipe.streams, training.seed)
+    cut = make_stream_batches(task.dataset.train, task.recipe.streams, training.seed)
     assert training.steps
-    epochs = [_epoch(cut, epoch) for epoch in range(-(-training.steps // cut.windows_in(0)))]
+    epochs = [_epoch(cut, epoch) for epoch in range(-(-training.steps // cut.batches_in(0)))]
 
     def steps() -> Iterator[int]:
         for inputs, targets in epochs:
@@ -222,11 +222,11 @@ TRAININGS: dict[str, tuple[Callable[..., None], str]] = {
 """By their names: what runs, and the precision of a model of ours."""
 
 
-def _epoch(cut: Partition, epoch: int) -> tuple[Tensor, Tensor]:
+def _epoch(cut: BatchSource, epoch: int) -> tuple[Tensor, Tensor]:
     """The windows of an epoch one behind the other: inputs and targets of each lane."""
-    windows = [cut[Place(epoch, index)] for index in range(cut.windows_in(epoch))]
-    inputs = torch.cat([torch.from_numpy(window.inputs_TB) for window in windows])
-    return inputs, torch.cat([torch.from_numpy(window.targets_TB) for window in windows])
+    windows = [cut[BatchIndex(epoch, index)] for index in range(cut.batches_in(epoch))]
+    inputs = torch.cat([torch.from_numpy(window.inputs) for window in windows])
+    return inputs, torch.cat([torch.from_numpy(window.targets) for window in windows])
 
 
 def _serve(parent: Parent, steps: Iterator[int], validate: Callable[[], float]) -> None:

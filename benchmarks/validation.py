@@ -21,6 +21,7 @@ from typing import Any
 import throughtime
 import throughtime.training.run
 from throughtime import engine
+from throughtime.machine import usable_threads
 from throughtime.objective import evaluation
 from throughtime.recipe import build
 from throughtime.streams.evaluation import EvaluationLanes
@@ -72,7 +73,7 @@ def main() -> None:
         for kind in options.kinds:
             name = f"{kind}, {minutes:g} minutes"
             if name not in found["trainings"]:
-                found["trainings"][name] = _measured(kind, minutes)
+                found["trainings"][name] = _measured(kind, minutes, options.threads)
                 print(f"{name}: {found['trainings'][name]}", flush=True)
                 path.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     (options.out / "validation.md").write_text("\n".join(_page(found)) + "\n", "utf-8")
@@ -82,6 +83,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, nargs="+", default=[2.0, 5.0, 30.0], help="of each training")
+    parser.add_argument("--threads", type=int, default=usable_threads(), help="of each training")
     parser.add_argument("--kinds", choices=KINDS, nargs="+", default=list(KINDS))
     parser.add_argument("--out", type=Path, default=PAGES, metavar="FOLDER")
     options = parser.parse_args()
@@ -91,16 +93,17 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _measured(kind: str, minutes: float) -> dict[str, Any]:
+def _measured(kind: str, minutes: float, threads: int) -> dict[str, Any]:
     """A training by the clock: the share of its time that was training; and how its model is measured at the end."""
     with tempfile.TemporaryDirectory() as name:
-        early = throughtime.train(_recipe(kind, steps=EARLY, validations=1), Path(name) / "early")
-        result = throughtime.train(_recipe(kind, minutes=minutes), Path(name) / "run")
+        early = throughtime.train(_recipe(kind, steps=EARLY, validations=1, threads=threads), Path(name) / "early")
+        result = throughtime.train(_recipe(kind, minutes=minutes, threads=threads), Path(name) / "run")
         newest = Checkpoints(result.folder / CHECKPOINTS, 1, 0).newest().checkpoint
         assert newest is not None
         told = newest.facts["watch"]["validations"]
         last = told["seconds"] / told["count"]  # stands behind the budget
         return {
+            "threads": threads,
             "steps": result.steps,
             "validations": told["count"],
             "tokens validated": told["tokens"],
@@ -156,7 +159,16 @@ def _page(found: dict[str, Any]) -> list[str]:
     for name, run in found["trainings"].items():
         share = 1 - run["seconds of validations"] / run["seconds"]
         part = run["tokens validated"] / run["late"]["tokens"]
-        shares.append([name, f"{run['steps']:,}", f"{run['validations']} of 10", f"{part:.0%}", f"{share:.1%}"])
+        shares.append(
+            [
+                name,
+                str(run["threads"]),
+                f"{run['steps']:,}",
+                f"{run['validations']} of 10",
+                f"{part:.0%}",
+                f"{share:.1%}",
+            ]
+        )
         for when in ("early", "late"):
             told = run[when]
             exact, plain = told["exact"]["nats"], told["plain"]["seconds"]
@@ -171,7 +183,7 @@ def _page(found: dict[str, Any]) -> list[str]:
         "bf16, the one over words two LSTM layers of 512 units with a vocabulary of 9,893 in bf16. They are trained on",
         f"{', '.join(TRAINED_ON)} and validated on {VALIDATED_ON}; ten validations are asked for.",
         "",
-        *table(["training", "steps", "validations", "of the text", "share that is training"], shares),
+        *table(["training", "threads", "steps", "validations", "of the text", "share that is training"], shares),
         "",
         "Each model, after 20 steps (early) and at the end (late), was measured on the whole validation text: by a",
         "plain pass (lanes from the initial state), by the estimate that training uses (lanes with a warm-up), exactly",

@@ -12,10 +12,10 @@ import torch
 
 import rivals
 from throughtime.gradient.clipping import Clipping
-from throughtime.gradient.truncation import Position, truncation
+from throughtime.gradient.truncation import Position, make_truncation
 from throughtime.models.language import LanguageModel
 from throughtime.recipe import Gradient, Model, Training, build
-from throughtime.streams.partition import Place, SequentialPartition
+from throughtime.streams.batches import BatchIndex, SequentialBatches
 from throughtime.text.dataset import prepare
 from throughtime.training.optimiser import optimiser
 
@@ -47,10 +47,10 @@ def seconds(
 def _recurrent(text: str, settings: Mapping[str, Any]) -> Callable[[], None]:
     dataset = prepare(build({"text": {"sources": [text], "tokens": "byte", "split": [1.0, 0.0, 0.0]}}).text)
     model = LanguageModel(Model(**settings), dataset.tokenizer.vocabulary_size)
-    cut = SequentialPartition(dataset.train, rivals.LANES, rivals.CHUNK, 0)
-    way, clip = truncation(Gradient(), rivals.CHUNK, 0), Clipping(Gradient(clip_norm=rivals.CLIP_NORM))
+    cut = SequentialBatches(dataset.train, rivals.LANES, rivals.CHUNK, 0)
+    way, clip = make_truncation(Gradient(), rivals.CHUNK, 0), Clipping(Gradient(clip_norm=rivals.CLIP_NORM))
     parameters = list(model.parameters())
-    method, position = optimiser(parameters, Training()), Position(Place(), model.initial_state(rivals.LANES))
+    method, position = optimiser(parameters, Training()), Position(BatchIndex(), model.initial_state(rivals.LANES))
 
     def update() -> None:
         nonlocal position

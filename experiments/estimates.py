@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 import throughtime
-from throughtime.gradient.truncation import Position, truncation
+from throughtime.gradient.truncation import Position, make_truncation
 from throughtime.models.language import LanguageModel
 from throughtime.recipe import Gradient
-from throughtime.streams.partition import Place, SequentialPartition
-from throughtime.streams.window import Int64, Tokens
+from throughtime.streams.batch import Int64, Tokens
+from throughtime.streams.batches import BatchIndex, SequentialBatches
 from throughtime.text.dataset import tokenise
 
 WINDOWS = (1, 2, 4, 8, 16, 32, 64)
@@ -38,7 +38,7 @@ class Epoch(NamedTuple):
 
 def epoch(model: LanguageModel, tokens: Tokens, gradient: Gradient, lanes: int, window: int, draw: int = 0) -> Epoch:
     """What one draw of a truncation finds. The text, and where it begins, are the same in every draw."""
-    way = truncation(gradient, window, draw)
+    way = make_truncation(gradient, window, draw)
     lengths = None
     if way.lengths is not None:
         of_text, generator = way.lengths, np.random.default_rng(draw)
@@ -46,11 +46,11 @@ def epoch(model: LanguageModel, tokens: Tokens, gradient: Gradient, lanes: int, 
         def lengths(_: np.random.Generator, steps: int) -> Int64:
             return of_text(generator, steps)
 
-    cut = SequentialPartition(tokens, lanes, window, 0, lengths=lengths)
-    position = Position(Place(), model.initial_state(lanes))
+    cut = SequentialBatches(tokens, lanes, window, 0, lengths=lengths)
+    position = Position(BatchIndex(), model.initial_state(lanes))
     found: list[Tensor] = []
     seconds = rates = 0.0
-    while position.place.epoch == 0:
+    while position.at.epoch == 0:
         model.zero_grad()
         begin = time.perf_counter()
         update = way.update(model, cut, position)

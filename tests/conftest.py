@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 import torch
@@ -20,3 +21,9 @@ def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def _one_thread() -> None:
     """Networks this small gain nothing from a second thread, and two suites on one machine lose much by it."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """Ctrl-C is heard, as it is not in what a script of the shell starts in the background; children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

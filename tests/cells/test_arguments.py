@@ -23,7 +23,7 @@ from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.models import output
 from throughtime.models.language import LanguageModel
 from throughtime.recipe import Model
-from throughtime.streams.window import NO_TARGET
+from throughtime.streams.batch import NO_TARGET
 
 ENGINES = ["auto", "torch", "reference"]
 every_engine = pytest.mark.parametrize("engine", ENGINES)

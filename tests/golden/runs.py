@@ -54,11 +54,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="JSON file to write")
     parser.add_argument("--compare", type=Path, metavar="JSON", help="JSON file of another source")
+    parser.add_argument("--only", default="", metavar="TEXT", help="trainings whose names have this in them")
     options = parser.parse_args()
     found = {
         f"{name}, {processes} processes": _train(sections, processes)
         for name, sections in SECTIONS.items()
         for processes in (1, 2)
+        if options.only in f"{name}, {processes} processes"
     }
     options.out.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     if options.compare is not None:
@@ -104,11 +106,11 @@ def _text() -> str:
 
 
 def _compare(before: dict[str, Any], after: dict[str, Any]) -> None:
-    apart = [name for name in before if before[name] != after.get(name)]
+    apart = [name for name in after if before.get(name) != after[name]]
     for name in apart:
-        parts = [part for part in before[name] if before[name][part] != after.get(name, {}).get(part)]
+        parts = [part for part in after[name] if before.get(name, {}).get(part) != after[name][part]]
         print(f"differs: {name}: {', '.join(parts)}")
-    print(f"{len(before) - len(apart)} of {len(before)} trainings are the same to the last bit")
+    print(f"{len(after) - len(apart)} of {len(after)} trainings are the same to the last bit")
     sys.exit(bool(apart))
 
 

@@ -11,10 +11,11 @@ import torch
 from helpers import ArrayTokens
 from throughtime.cells.state import leaves
 from throughtime.gradient import whole
-from throughtime.gradient.truncation import Position, truncation
+from throughtime.gradient.truncation import Position, make_truncation
+from throughtime.models.base import to_tensors
 from throughtime.models.language import LanguageModel
 from throughtime.recipe import Gradient, Model, build
-from throughtime.streams.partition import Place, SequentialPartition
+from throughtime.streams.batches import BatchIndex, SequentialBatches
 
 VOCABULARY, LANES, WINDOW, WINDOWS = 5, 2, 6, 8
 DRAWS = 400
@@ -30,18 +31,18 @@ def text(lengths=None, documents=(), seed=3, own=None):
     """An epoch of WINDOWS windows, the same text at every seed of what is drawn."""
     count = LANES * WINDOWS * WINDOW + WINDOW
     tokens = ArrayTokens(np.random.default_rng(0).integers(VOCABULARY, size=count), documents)
-    return SequentialPartition(tokens, LANES, WINDOW, seed, own, lengths)
+    return SequentialBatches(tokens, LANES, WINDOW, seed, own, lengths)
 
 
-def epoch(model, partition, gradient, seed=0, noise=None):
+def epoch(model, source, gradient, seed=0, noise=None):
     """The gradient of an epoch: what its updates add up to, each with its share of the rate, at the same weights."""
-    way = truncation(gradient, WINDOW, seed)
-    position = Position(Place(), model.initial_state(len(partition.own)))
+    way = make_truncation(gradient, WINDOW, seed)
+    position = Position(BatchIndex(), model.initial_state(len(source.own)))
     total, positions = 0.0, []
-    while position.place.epoch == 0:
+    while position.at.epoch == 0:
         model.zero_grad()
-        update = way.update(model, partition, position, noise)
-        share = update.tokens / (LANES * WINDOW) if gradient.truncation == "none" else update.rate
+        update = way.update(model, source, position, noise)
+        share = update.targets / (LANES * WINDOW) if gradient.truncation == "none" else update.rate
         total = total + share * torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
         position = update.position
         positions.append(position)
@@ -49,15 +50,14 @@ def epoch(model, partition, gradient, seed=0, noise=None):
     return total, positions
 
 
-def exact(model, partition, noise=None):
+def exact(model, source, noise=None):
     """Plain autograd over the whole epoch, unrolled."""
     model.zero_grad()
     state, nats = model.initial_state(LANES), 0.0
-    for index in range(partition.windows_in(0)):
-        window = partition[Place(0, index)]
-        inputs_TB, targets_TB, reset_TB = (torch.from_numpy(array) for array in window)
-        nats_TB, state = model.nats(inputs_TB, targets_TB, state, reset_TB, None, noise)
-        nats = nats + nats_TB.sum()
+    for index in range(source.batches_in(0)):
+        batch = source[BatchIndex(0, index)]
+        losses, state = model.losses(to_tensors(batch), state, None, noise)
+        nats = nats + losses.terms.sum()
     (nats / (LANES * WINDOW)).backward()
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
@@ -81,48 +81,48 @@ every_model = pytest.mark.parametrize("settings", MODELS, ids=NAMES)
 @pytest.mark.parametrize("stride", [1, 3, WINDOWS])
 def test_without_truncation_the_gradient_is_that_of_the_unrolled_epoch(settings, stride, monkeypatch):
     monkeypatch.setattr(whole, "_windows_at_once", lambda *_: stride)
-    model, partition = network(**settings), text(documents=(20, 55))
+    model, source = network(**settings), text(documents=(20, 55))
     noises = [torch.Generator().manual_seed(4) for _ in range(2)]
-    found, positions = epoch(model, partition, Gradient(truncation="none"), noise=noises[0])
-    close(found, exact(model, partition, noises[1]))
+    found, positions = epoch(model, source, Gradient(truncation="none"), noise=noises[0])
+    close(found, exact(model, source, noises[1]))
     assert torch.equal(noises[0].get_state(), noises[1].get_state()), "a second pass draws nothing more"
-    assert positions[-1].place == Place(1, 0)
+    assert positions[-1].at == BatchIndex(1, 0)
 
 
 def test_memory_decides_how_many_windows_are_run_at_once(monkeypatch):
     monkeypatch.setattr(whole, "MEGABYTE", 1000)
-    model, partition = network(hidden_size=16), text()
+    model, source = network(hidden_size=16), text()
     asked, back = [], whole._back
     monkeypatch.setattr(whole, "_back", lambda *given: asked.append(len(given[2])) or back(*given))
-    wanted = exact(model, partition)
+    wanted = exact(model, source)
     for memory, together in ((1000, [8]), (12, [2, 3, 3])):
         asked.clear()
-        close(epoch(model, partition, Gradient(truncation="none", memory=memory))[0], wanted)
+        close(epoch(model, source, Gradient(truncation="none", memory=memory))[0], wanted)
         assert asked == together
     with pytest.raises(whole.ThroughtimeError, match=r"gradient.memory is 1 MB, and a window .* takes \d+ MB; raise"):
-        epoch(model, partition, Gradient(truncation="none", memory=1))
+        epoch(model, source, Gradient(truncation="none", memory=1))
 
 
 @every_model
 def test_a_reach_over_the_whole_epoch_is_no_truncation(settings):
     if "dropout" in settings:
         pytest.skip("windows that are read again draw other masks")
-    model, partition = network(**settings), text(documents=(20, 55))
-    found, positions = epoch(model, partition, Gradient(reach=WINDOW * WINDOWS))
-    close(found, exact(model, partition))
+    model, source = network(**settings), text(documents=(20, 55))
+    found, positions = epoch(model, source, Gradient(reach=WINDOW * WINDOWS))
+    close(found, exact(model, source))
     assert [len(position.behind) for position in positions] == [*range(1, WINDOWS), 0]
 
 
 @pytest.mark.parametrize("reach", [WINDOW, 9, 2 * WINDOW, 25])
 def test_the_gradient_goes_back_as_many_tokens_as_the_reach(reach):
     """By autograd: the state that lies `reach` tokens before the end of each window is detached."""
-    model, partition = network(), text()
-    position = Position(Place(), model.initial_state(LANES))
-    way = truncation(Gradient(reach=reach), WINDOW, 0)
-    stream = np.concatenate([partition[Place(0, index)].inputs_TB for index in range(WINDOWS)])
+    model, source = network(), text()
+    position = Position(BatchIndex(), model.initial_state(LANES))
+    way = make_truncation(Gradient(reach=reach), WINDOW, 0)
+    stream = np.concatenate([source[BatchIndex(0, index)].inputs for index in range(WINDOWS)])
     for index in range(WINDOWS):
         model.zero_grad()
-        position = way.update(model, partition, position).position
+        position = way.update(model, source, position).position
         found = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
         end = (index + 1) * WINDOW
         cut = max(0, end - reach)
@@ -130,8 +130,8 @@ def test_the_gradient_goes_back_as_many_tokens_as_the_reach(reach):
         with torch.no_grad():
             state = model.initial_state(LANES)
             if cut:
-                state = model.advance(torch.from_numpy(stream[:cut]), state)
-        targets_TB = torch.from_numpy(partition[Place(0, index)].targets_TB)
+                _, state = model(torch.from_numpy(stream[:cut]), state)
+        targets_TB = torch.from_numpy(source[BatchIndex(0, index)].targets)
         model.nats(torch.from_numpy(stream[cut:end]), targets_TB, state)[0].mean().backward()
         close(found, torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
 
@@ -140,7 +140,7 @@ def estimates(model, gradient):
     """The gradient of an epoch by many draws of a truncation, each as a share of the exact one along its direction."""
     found = []
     for seed in range(DRAWS):
-        way = truncation(gradient, WINDOW, seed)
+        way = make_truncation(gradient, WINDOW, seed)
         lengths = None
         if way.lengths:
             own = np.random.default_rng(seed)
@@ -190,20 +190,20 @@ def test_and_truncation_without_reweighting_is_not(remembering, gradient):
 
 
 def test_windows_are_kept_until_every_lane_has_been_cut():
-    model, partition = network(), text()
-    way = truncation(Gradient(truncation="random", cut=0.1), WINDOW, 0)
-    position, let_go = Position(Place(), model.initial_state(LANES)), set()
+    model, source = network(), text()
+    way = make_truncation(Gradient(truncation="random", cut=0.1), WINDOW, 0)
+    position, let_go = Position(BatchIndex(), model.initial_state(LANES)), set()
     for index in range(WINDOWS - 1):
-        position = way.update(model, partition, position).position
+        position = way.update(model, source, position).position
         kept = position.behind
-        assert [behind.place.window for behind in kept] == list(range(index + 1 - len(kept), index + 1))
+        assert [behind.at.batch for behind in kept] == list(range(index + 1 - len(kept), index + 1))
         through_B = [
             torch.stack([(b.gradient_scale_TB != 0).all(0) for b in kept[start:]]).all(0) for start in range(len(kept))
         ]
         assert all(passing_B.any() for passing_B in through_B[1:]), "nothing is kept for longer"
         let_go |= {len(kept) < index + 1}
     assert let_go == {True, False}
-    assert way.update(model, partition, position).position.behind == (), "an epoch begins with no past"
+    assert way.update(model, source, position).position.behind == (), "an epoch begins with no past"
 
 
 @pytest.mark.parametrize("name", ["fixed", "reach", "none", *REWEIGHTED])
@@ -218,10 +218,10 @@ def test_lanes_that_others_read_add_up_to_the_whole(name):
 
 
 def test_cuts_follow_their_schedule():
-    model, partition = network(), text()
-    way = truncation(Gradient(truncation="random", cut=0.01, cut_end=0.9), WINDOW, 0)
-    position = Position(Place(), model.initial_state(LANES))
-    early, late = (way.update(model, partition, position, progress=progress).position for progress in (0.0, 1.0))
+    model, source = network(), text()
+    way = make_truncation(Gradient(truncation="random", cut=0.01, cut_end=0.9), WINDOW, 0)
+    position = Position(BatchIndex(), model.initial_state(LANES))
+    early, late = (way.update(model, source, position, progress=progress).position for progress in (0.0, 1.0))
     early, late = ((p.behind[0].gradient_scale_TB == 0).double().mean() for p in (early, late))
     assert early <= 0.1
     assert late > 0.6
@@ -230,7 +230,7 @@ def test_cuts_follow_their_schedule():
 def test_lengths_are_drawn_around_the_window():
     tokens = 200_000
     normal, geometric = (
-        truncation(Gradient(truncation="variable", lengths=lengths, halved=0.25), 40, 0).lengths(
+        make_truncation(Gradient(truncation="variable", lengths=lengths, halved=0.25), 40, 0).lengths(
             np.random.default_rng(0), tokens
         )
         for lengths in ("normal", "geometric")
@@ -244,15 +244,13 @@ def test_lengths_are_drawn_around_the_window():
 
 
 def test_windows_of_drawn_lengths_leave_nothing_out():
-    way = truncation(Gradient(truncation="variable", deviation=3.0), WINDOW, 0)
-    partition = text(way.lengths)
+    way = make_truncation(Gradient(truncation="variable", deviation=3.0), WINDOW, 0)
+    source = text(way.lengths)
     even = text()
-    read = [np.concatenate([p[Place(0, i)].inputs_TB for i in range(p.windows_in(0))]) for p in (partition, even)]
+    read = [np.concatenate([p[BatchIndex(0, i)].inputs for i in range(p.batches_in(0))]) for p in (source, even)]
     assert np.array_equal(*read)
-    assert {len(partition[Place(0, index)].inputs_TB) for index in range(partition.windows_in(0))} - {WINDOW}
-    assert way.updates(partition, 2.5) == sum(partition.windows_in(e) for e in (0, 1)) + round(
-        partition.windows_in(2) / 2
-    )
+    assert {len(source[BatchIndex(0, index)].inputs) for index in range(source.batches_in(0))} - {WINDOW}
+    assert way.updates(source, 2.5) == sum(source.batches_in(e) for e in (0, 1)) + round(source.batches_in(2) / 2)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "src" / "throughtime"
     "code",
     [
         "import throughtime; throughtime.__version__; throughtime.Recipe()",
-        "import throughtime.text.dataset, throughtime.streams.partition, throughtime.streams.evaluation",
+        "import throughtime.text.dataset, throughtime.streams.batches, throughtime.streams.evaluation",
         "import throughtime.objective.evaluation",
         "import throughtime.runtime",
     ],

@@ -10,7 +10,7 @@ from throughtime.cells.state import to_arrays
 from throughtime.models import language, output
 from throughtime.models.language import LanguageModel
 from throughtime.recipe import Model
-from throughtime.streams.window import NO_TARGET
+from throughtime.streams.batch import NO_TARGET
 
 SETTINGS = [
     Model(hidden_size=7),

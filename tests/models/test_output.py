@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, linear
 
 from throughtime.models import output
 from throughtime.models.output import target_nats
-from throughtime.streams.window import NO_TARGET
+from throughtime.streams.batch import NO_TARGET
 
 HIDDEN = 5
 UPSTREAM = {

@@ -6,8 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helpers import counted_tokens
+from throughtime.streams.batch import NO_TARGET
 from throughtime.streams.evaluation import EvaluationLanes
-from throughtime.streams.window import NO_TARGET
 
 shapes = given(tokens=st.integers(2, 150), lanes=st.integers(1, 200), window=st.integers(1, 40))
 quick = settings(deadline=None)
@@ -16,7 +16,8 @@ quick = settings(deadline=None)
 def joined(layout: EvaluationLanes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Inputs, targets and fresh marks of all windows, one after the other, [step, lane]."""
     windows = [layout[index] for index in range(layout.windows)]
-    return tuple(np.concatenate(arrays) for arrays in zip(*windows, strict=True))
+    arrays = ((batch.inputs, batch.targets, batch.reset_TB) for batch in windows)
+    return tuple(np.concatenate(parts) for parts in zip(*arrays, strict=True))
 
 
 @quick
@@ -50,7 +51,7 @@ def test_only_the_last_lane_is_ragged(tokens, lanes, window):
 @shapes
 def test_only_the_last_window_is_short(tokens, lanes, window):
     layout = EvaluationLanes(counted_tokens(tokens), lanes, window)
-    steps = [len(layout[index].inputs_TB) for index in range(layout.windows)]
+    steps = [len(layout[index].inputs) for index in range(layout.windows)]
     assert steps[:-1] == [window] * (layout.windows - 1)
     assert 1 <= steps[-1] <= window
 
@@ -74,11 +75,11 @@ def test_a_small_text_by_hand():
     layout = EvaluationLanes(counted_tokens(9, documents=(0, 5)), lanes=3, window=2)
     assert (layout.lanes, layout.lane_length, layout.windows, layout.predictions) == (3, 3, 2, 8)
     first, last = layout[0], layout[1]
-    assert first.inputs_TB.tolist() == [[1000, 1003, 1006], [1001, 1004, 1007]]
-    assert first.targets_TB.tolist() == [[1001, 1004, 1007], [1002, 1005, 1008]]
+    assert first.inputs.tolist() == [[1000, 1003, 1006], [1001, 1004, 1007]]
+    assert first.targets.tolist() == [[1001, 1004, 1007], [1002, 1005, 1008]]
     assert first.reset_TB.tolist() == [[True, False, False], [False, False, False]]
-    assert last.inputs_TB.tolist() == [[1002, 1005, 0]]
-    assert last.targets_TB.tolist() == [[1003, 1006, NO_TARGET]]
+    assert last.inputs.tolist() == [[1002, 1005, 0]]
+    assert last.targets.tolist() == [[1003, 1006, NO_TARGET]]
     assert last.reset_TB.tolist() == [[False, True, False]]
 
 
@@ -92,7 +93,8 @@ def test_a_small_text_by_hand():
 def test_a_warm_up_reads_the_text_before_each_lane_and_resets_where_there_is_none(tokens, lanes, steps, documents):
     documents = tuple(sorted(place for place in documents if place < tokens))
     layout = EvaluationLanes(counted_tokens(tokens, documents), lanes, 8)
-    inputs, _, fresh = layout.warm_up(steps)
+    batch = layout.warm_up(steps)
+    inputs, fresh = batch.inputs, batch.reset_TB
     for lane in range(layout.lanes):
         before = range(max(0, lane * layout.spacing - steps), lane * layout.spacing)
         read = inputs[steps - len(before) :, lane]

@@ -11,9 +11,10 @@ import torch
 
 import throughtime
 from throughtime.cells.state import map_state
+from throughtime.models.base import to_tensors
 from throughtime.models.language import LanguageModel
 from throughtime.recipe import Model
-from throughtime.streams.window import Window
+from throughtime.streams.batch import Batch
 from throughtime.training.display import Silence
 from throughtime.training.signs import VANISHED, Signs, as_facts, gradient_norms, signs, warnings
 
@@ -26,14 +27,14 @@ def network(**settings):
 
 def window():
     drawn = np.random.default_rng(0).integers(VOCABULARY, size=(STEPS + 1, LANES))
-    return Window(drawn[:-1], drawn[1:], np.zeros((STEPS, LANES), np.bool_))
+    return to_tensors(Batch(drawn[:-1], drawn[1:], np.zeros((STEPS, LANES), np.bool_), STEPS * LANES))
 
 
 @pytest.mark.parametrize("cell", throughtime.cells.names())
 def test_signs_are_what_autograd_and_eigenvalues_say(cell):
     model, read = network(cell=cell, layers=2), window()
     state = map_state(lambda array: array + 0.1, model.initial_state(LANES))
-    nats_TB, _ = model.nats(torch.from_numpy(read.inputs_TB), torch.from_numpy(read.targets_TB), state)
+    nats_TB, _ = model.nats(read.inputs, read.targets, state)
     nats_TB.mean().backward()
     found = signs(model, read, state, gradient_norms(model))
     for level, layer in enumerate(model.stack.layers()):
@@ -51,12 +52,12 @@ def test_signs_are_what_autograd_and_eigenvalues_say(cell):
         for start in (0, STEPS - 1):
             leaf = {}
             now = state
-            for t, ids_B in enumerate(torch.from_numpy(read.inputs_TB)):
+            for t, ids_B in enumerate(read.inputs):
                 if t == start:
                     now = map_state(lambda array: array.detach().requires_grad_(), now)
                     leaf = now[level]
                 logits_BV, now = model.step(ids_B, now)
-            loss = -logits_BV.log_softmax(1)[torch.arange(LANES), torch.from_numpy(read.targets_TB[-1])].sum()
+            loss = -logits_BV.log_softmax(1)[torch.arange(LANES), read.targets[-1]].sum()
             gradients = torch.autograd.grad(loss, leaf, materialize_grads=True)
             norms.append(sum(gradient.square().sum(1) for gradient in gradients).sqrt().mean())
         assert found[level].comes_back == pytest.approx(float(norms[0] / norms[1]), rel=1e-3)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, final
 
 import numpy as np
@@ -18,19 +19,19 @@ from torch import Tensor
 
 from throughtime.cells.state import State, detach
 from throughtime.gradient.whole import back_through
-from throughtime.models.language import LanguageModel
+from throughtime.models.base import SequenceModel, to_tensors
 from throughtime.recipe import Gradient
-from throughtime.streams.partition import Lengths, Partition, Place
-from throughtime.streams.window import Int64, Window
+from throughtime.streams.batch import Batch, Int64, join_batches
+from throughtime.streams.batches import BatchIndex, BatchSource, Lengths
 
 CUTS = 1
-"""Tells the draws of cuts from a partition's, which come from the same seed."""
+"""Tells the draws of cuts from a source's, which come from the same seed."""
 
 
 class Behind(NamedTuple):
     """A window that was read, into which the gradient of the next still goes back."""
 
-    place: Place
+    at: BatchIndex
     state: State
     """Before it."""
     gradient_scale_TB: Tensor | None = None
@@ -40,7 +41,7 @@ class Behind(NamedTuple):
 class Position(NamedTuple):
     """Where a training stands in its text: all that the next update begins from. Nothing in it has a gradient."""
 
-    place: Place
+    at: BatchIndex
     state: State
     behind: tuple[Behind, ...] = ()
     """Oldest first, without a gap before the place."""
@@ -50,9 +51,9 @@ class Update(NamedTuple):
     """What an update came to; its gradient lies in the parameters."""
 
     loss: float
-    """Mean nats of the tokens predicted; of the own lanes, what they add to the mean over all lanes."""
-    tokens: int
-    """Tokens predicted in all lanes."""
+    """Mean loss of the targets, in which the own lanes' targets alone are summed: over processes it adds up."""
+    targets: int
+    """Number of targets in all lanes of all processes."""
     rate: float
     """Share of the learning rate that it deserves."""
     position: Position
@@ -73,31 +74,31 @@ class Truncation(ABC):
 
     @property
     def lengths(self) -> Lengths | None:
-        """Of the windows that a partition is to cut; None: as long as the window, all of them."""
+        """Of the windows that a source is to cut; None: as long as the window, all of them."""
         return None
 
-    def updates(self, partition: Partition, epochs: float) -> int:
+    def updates(self, source: BatchSource, epochs: float) -> int:
         """Optimiser steps in so many epochs, 1 at least."""
         whole = int(epochs)
-        count = sum(partition.windows_in(epoch) for epoch in range(whole))
-        return max(1, count + round((epochs - whole) * partition.windows_in(whole)))
+        count = sum(source.batches_in(epoch) for epoch in range(whole))
+        return max(1, count + round((epochs - whole) * source.batches_in(whole)))
 
     @abstractmethod
     def update(
         self,
-        model: LanguageModel,
-        partition: Partition,
+        model: SequenceModel,
+        source: BatchSource,
         position: Position,
         noise: torch.Generator | None = None,
         progress: float = 0.0,
     ) -> Update:
         """Read on from a place, and add the gradient of the mean loss to that of the parameters.
 
-        The mean is over all lanes of the partition: where other processes read some, gradients add up to the whole.
+        The mean is over all lanes of the source: where other processes read some, gradients add up to the whole.
 
         Args:
             model: whose parameters learn.
-            partition: what is read.
+            source: what is read.
             position: where the update before ended.
             noise: what dropout is drawn from; None: nothing is dropped.
             progress: share of the budget used, for what follows a schedule.
@@ -114,22 +115,22 @@ class FixedTruncation(Truncation):
 
     def update(
         self,
-        model: LanguageModel,
-        partition: Partition,
+        model: SequenceModel,
+        source: BatchSource,
         position: Position,
         noise: torch.Generator | None = None,
         progress: float = 0.0,  # noqa: ARG002
     ) -> Update:
         reach = self.gradient.reach or self.window
-        stretch = (*position.behind, Behind(position.place, position.state))
+        stretch = (*position.behind, Behind(position.at, position.state))
         too_far = len(stretch) * self.window - reach
         gradient_scale_TB = None
         if too_far > 0:
-            gradient_scale_TB = torch.ones(len(stretch) * self.window, len(partition.own))
+            gradient_scale_TB = torch.ones(len(stretch) * self.window, len(source.own))
             gradient_scale_TB[too_far] = 0
-        windows = [partition[behind.place] for behind in stretch]
+        batches = [source[behind.at] for behind in stretch]
         kept = -(-reach // self.window) - 1
-        return _through(model, partition, stretch, windows, gradient_scale_TB, noise, stretch[-kept:] if kept else ())
+        return _through(model, source, stretch, batches, gradient_scale_TB, noise, stretch[-kept:] if kept else ())
 
 
 @final
@@ -142,23 +143,23 @@ class RandomTruncation(Truncation):
 
     def update(
         self,
-        model: LanguageModel,
-        partition: Partition,
+        model: SequenceModel,
+        source: BatchSource,
         position: Position,
         noise: torch.Generator | None = None,
         progress: float = 0.0,
     ) -> Update:
         first = self.gradient.cut or 1 / self.window
         cut = first + ((self.gradient.cut_end or first) - first) * progress
-        uniform_TB = np.random.default_rng([self.seed, *position.place, CUTS]).random((self.window, partition.lanes))
+        uniform_TB = np.random.default_rng([self.seed, *position.at, CUTS]).random((self.window, source.lanes))
         passes_TB = torch.from_numpy((uniform_TB >= cut).astype(np.float32)) / (1 - cut)
-        stretch = (*position.behind, Behind(position.place, position.state, passes_TB))
+        stretch = (*position.behind, Behind(position.at, position.state, passes_TB))
         gradient_scale_TB = torch.cat(
             [behind.gradient_scale_TB for behind in stretch if behind.gradient_scale_TB is not None]
         )
-        own_TB = gradient_scale_TB[:, partition.own.start : partition.own.stop]
-        windows = [partition[behind.place] for behind in stretch]
-        return _through(model, partition, stretch, windows, own_TB, noise, _still_reached(stretch))
+        own_TB = gradient_scale_TB[:, source.own.start : source.own.stop]
+        batches = [source[behind.at] for behind in stretch]
+        return _through(model, source, stretch, batches, own_TB, noise, _still_reached(stretch))
 
 
 @final
@@ -191,19 +192,19 @@ class VariableTruncation(Truncation):
 
     def update(
         self,
-        model: LanguageModel,
-        partition: Partition,
+        model: SequenceModel,
+        source: BatchSource,
         position: Position,
         noise: torch.Generator | None = None,
         progress: float = 0.0,  # noqa: ARG002
     ) -> Update:
-        window = partition[position.place]
+        batch = source[position.at]
         gradient_scale_TB = None
         if self.gradient.lengths == "geometric":
-            gradient_scale_TB = torch.full(window.inputs_TB.shape, self.window / (self.window - 1))
-        stretch = (Behind(position.place, position.state),)
-        done = _through(model, partition, stretch, [window], gradient_scale_TB, noise)
-        return done._replace(rate=len(window.inputs_TB) / self.window)
+            gradient_scale_TB = torch.full(batch.reset_TB.shape, self.window / (self.window - 1))
+        stretch = (Behind(position.at, position.state),)
+        done = _through(model, source, stretch, [batch], gradient_scale_TB, noise)
+        return done._replace(rate=len(batch.reset_TB) / self.window)
 
 
 @final
@@ -213,24 +214,24 @@ class NoTruncation(Truncation):
     It costs two passes forwards and one back, in as much memory as the recipe grants (`gradient.memory`).
     """
 
-    def updates(self, partition: Partition, epochs: float) -> int:  # noqa: ARG002
+    def updates(self, source: BatchSource, epochs: float) -> int:  # noqa: ARG002
         return max(1, round(epochs))
 
     def update(
         self,
-        model: LanguageModel,
-        partition: Partition,
+        model: SequenceModel,
+        source: BatchSource,
         position: Position,
         noise: torch.Generator | None = None,
         progress: float = 0.0,  # noqa: ARG002
     ) -> Update:
-        epoch, window = position.place
-        places = [Place(epoch, index) for index in range(window, partition.windows_in(epoch))]
-        loss, tokens, state = back_through(model, partition, places, position.state, noise, self.gradient.memory)
-        return Update(loss, tokens, 1.0, Position(Place(epoch + 1), state))
+        epoch, first = position.at
+        indices = [BatchIndex(epoch, index) for index in range(first, source.batches_in(epoch))]
+        loss, count, state = back_through(model, source, indices, position.state, noise, self.gradient.memory)
+        return Update(loss, count, 1.0, Position(BatchIndex(epoch + 1), state))
 
 
-def truncation(gradient: Gradient, window: int, seed: int) -> Truncation:
+def make_truncation(gradient: Gradient, window: int, seed: int) -> Truncation:
     """The truncation that a recipe asks for; arguments as for `Truncation`."""
     kinds: dict[str, type[Truncation]] = {
         "none": NoTruncation,
@@ -242,28 +243,28 @@ def truncation(gradient: Gradient, window: int, seed: int) -> Truncation:
 
 
 def _through(
-    model: LanguageModel,
-    partition: Partition,
+    model: SequenceModel,
+    source: BatchSource,
     stretch: Sequence[Behind],
-    windows: Sequence[Window],
+    batches: Sequence[Batch],
     gradient_scale_TB: Tensor | None,
     noise: torch.Generator | None,
     kept: tuple[Behind, ...] = (),
 ) -> Update:
-    """Read windows in one go, predict the last one's targets, go back through all; leave `kept` to the next update."""
-    inputs_TB, reset_TB = (
-        torch.from_numpy(np.concatenate(arrays))
-        for arrays in zip(*((w.inputs_TB, w.reset_TB) for w in windows), strict=True)
-    )
-    targets_TB = torch.from_numpy(windows[-1].targets_TB)
-    fresh = reset_TB if reset_TB.any() else None
-    nats_TB, state = model.nats(inputs_TB, targets_TB, stretch[0].state, fresh, gradient_scale_TB, noise)
-    tokens = len(targets_TB) * partition.lanes
-    loss = nats_TB.sum() / tokens
+    """Read batches in one go, predict the last one's targets, go back through all; leave `kept` to the next update."""
+    batch = to_tensors(join_batches(batches))
+    if not batch.reset_TB.any():
+        batch = replace(batch, reset_TB=None)
+    losses, state = model.losses(batch, stretch[0].state, gradient_scale_TB, noise)
+    loss = losses.terms.sum() / batch.count
+    if losses.penalty is not None:
+        loss = loss + losses.penalty * (len(source.own) / source.lanes)
     loss.backward()
-    following = partition.after(stretch[-1].place)
-    position = Position(following, detach(state), kept if following.window else ())
-    return Update(loss.item(), tokens, 1.0, position)
+    following = source.after(stretch[-1].at)
+    if not model.carries_state:
+        state = model.initial_state(len(source.own))
+    position = Position(following, detach(state), kept if following.batch else ())
+    return Update(loss.item(), batch.count, 1.0, position)
 
 
 def _still_reached(stretch: tuple[Behind, ...]) -> tuple[Behind, ...]:

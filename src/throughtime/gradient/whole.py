@@ -16,9 +16,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from throughtime.cells.state import State, detach, leaves, tracked
 from throughtime.errors import ThroughtimeError
-from throughtime.models.language import LanguageModel
-from throughtime.streams.partition import Partition, Place
-from throughtime.streams.window import Window
+from throughtime.models.base import SequenceModel, to_tensors
+from throughtime.streams.batch import Batch
+from throughtime.streams.batches import BatchIndex, BatchSource
 
 MEGABYTE = 1 << 20
 
@@ -26,16 +26,16 @@ MEGABYTE = 1 << 20
 class _Kept(NamedTuple):
     """A stretch of the first pass, and what it takes to run it again."""
 
-    places: Sequence[Place]
+    indices: Sequence[BatchIndex]
     state: State
     drawn: Tensor | None
     """The state of the noise before it."""
 
 
 def back_through(
-    model: LanguageModel,
-    partition: Partition,
-    places: Sequence[Place],
+    model: SequenceModel,
+    source: BatchSource,
+    indices: Sequence[BatchIndex],
     state: State,
     noise: torch.Generator | None,
     megabytes: int,
@@ -44,39 +44,40 @@ def back_through(
 
     Args:
         model: whose parameters learn.
-        partition: where the windows are, all of the same length.
-        places: the windows, in order.
+        source: where the batches are.
+        indices: the batches, windows of a stream in order.
         state: before the first.
         noise: what dropout is drawn from, once a window; None: nothing is dropped.
         megabytes: the most that may be kept for the way back.
 
     Returns:
-        The mean nats (of the own lanes, what they add to it), the count of tokens predicted in all lanes, and the state
-        after the last window, detached.
+        The mean loss, in which the own lanes' targets alone are summed, the count of targets in all lanes, and the
+        state after the last window, detached.
 
     Raises:
         ThroughtimeError: where the memory does not hold as much as a window keeps.
     """
-    stride = _windows_at_once(model, partition, places, state, noise, megabytes)
-    *earlier, last = (places[start : start + stride] for start in range(0, len(places), stride))
+    stride = _windows_at_once(model, source, indices, state, noise, megabytes)
+    *earlier, last = (indices[start : start + stride] for start in range(0, len(indices), stride))
     kept: list[_Kept] = []
-    tokens = len(places) * partition.window * partition.lanes
+    count = sum(source.count_in(at) for at in indices)
     for stretch in earlier:
         kept.append(_Kept(stretch, state, noise.get_state() if noise else None))
-        for place in stretch:
-            state = _advance(model, partition[place], state, noise)
-    nats, after, upstream = _back(model, partition, last, state, noise, tokens, None)
+        for at in stretch:
+            with torch.no_grad():
+                state = model.advance(to_tensors(source[at]), state, noise)
+    loss, after, upstream = _back(model, source, last, state, noise, count, None)
     for stretch, before, drawn in reversed(kept):
         replay = None if drawn is None else torch.Generator().set_state(drawn)
-        more, _, upstream = _back(model, partition, stretch, before, replay, tokens, upstream)
-        nats += more
-    return nats / tokens, tokens, after
+        more, _, upstream = _back(model, source, stretch, before, replay, count, upstream)
+        loss += more
+    return loss / count, count, after
 
 
 def _windows_at_once(
-    model: LanguageModel,
-    partition: Partition,
-    places: Sequence[Place],
+    model: SequenceModel,
+    source: BatchSource,
+    indices: Sequence[BatchIndex],
     state: State,
     noise: torch.Generator | None,
     megabytes: int,
@@ -84,19 +85,21 @@ def _windows_at_once(
     """Windows in a stretch: as many as leave room for the states between stretches."""
     state_bytes = sum(array.nbytes for array in leaves(state))
     trial = torch.Generator() if noise else None
-    window_bytes = max(1, _kept_bytes(model, partition[places[0]], state, trial))
-    for stride in range(len(places), 0, -1):
-        if stride * window_bytes + -(-len(places) // stride) * state_bytes <= megabytes * MEGABYTE:
+    window_bytes = max(1, _kept_bytes(model, source, indices[0], state, trial))
+    for stride in range(len(indices), 0, -1):
+        if stride * window_bytes + -(-len(indices) // stride) * state_bytes <= megabytes * MEGABYTE:
             return stride
-    needed = -(-(window_bytes + len(places) * state_bytes) // MEGABYTE)
+    needed = -(-(window_bytes + len(indices) * state_bytes) // MEGABYTE)
     raise ThroughtimeError(
-        f"gradient.memory is {megabytes} MB, and a window with the states of {len(places):,} takes {needed:,} MB; "
+        f"gradient.memory is {megabytes} MB, and a window with the states of {len(indices):,} takes {needed:,} MB; "
         "raise it, or lower streams.window or streams.lanes"
     )
 
 
-def _kept_bytes(model: LanguageModel, window: Window, state: State, noise: torch.Generator | None) -> int:
-    """What one window keeps for its way back, beside the parameters."""
+def _kept_bytes(
+    model: SequenceModel, source: BatchSource, at: BatchIndex, state: State, noise: torch.Generator | None
+) -> int:
+    """Bytes that one window keeps for its way back, beside the parameters."""
     known = {parameter.data_ptr() for parameter in model.parameters()}
     found: dict[int, int] = {}
 
@@ -106,37 +109,36 @@ def _kept_bytes(model: LanguageModel, window: Window, state: State, noise: torch
             found[memory.data_ptr()] = memory.nbytes()
 
     with saved_tensors_hooks(weigh, lambda kept: kept):
-        _nats(model, window, state, noise)
+        _loss(model, source, source[at], state, noise)
     return sum(found.values())
 
 
-@torch.no_grad()
-def _advance(model: LanguageModel, window: Window, state: State, noise: torch.Generator | None) -> State:
-    return model.advance(torch.from_numpy(window.inputs_TB), state, torch.from_numpy(window.reset_TB), noise)
-
-
-def _nats(model: LanguageModel, window: Window, state: State, noise: torch.Generator | None) -> tuple[Tensor, State]:
-    inputs_TB, targets_TB, reset_TB = (torch.from_numpy(array) for array in window)
-    return model.nats(inputs_TB, targets_TB, state, reset_TB, None, noise)
+def _loss(
+    model: SequenceModel, source: BatchSource, batch: Batch, state: State, noise: torch.Generator | None
+) -> tuple[Tensor, State]:
+    """The summed loss of the own lanes of a batch, and the state after it."""
+    losses, state = model.losses(to_tensors(batch), state, None, noise)
+    loss = losses.terms.sum()
+    if losses.penalty is not None:
+        loss = loss + losses.penalty * (batch.count * len(source.own) / source.lanes)
+    return loss, state
 
 
 def _back(
-    model: LanguageModel,
-    partition: Partition,
-    places: Sequence[Place],
+    model: SequenceModel,
+    source: BatchSource,
+    indices: Sequence[BatchIndex],
     state: State,
     noise: torch.Generator | None,
-    tokens: int,
+    count: int,
     upstream: list[Tensor] | None,
 ) -> tuple[float, State, list[Tensor]]:
-    """Run a stretch and go back through it: its nats, the state after it, and the gradients of the state before it."""
+    """Run a stretch and go back through it: its loss, the state after it, and the gradients of the state before it."""
     before = tracked(state)
-    after, nats = before, torch.zeros(())
-    for place in places:
-        nats_TB, after = _nats(model, partition[place], after, noise)
-        nats = nats + nats_TB.sum()
-    torch.autograd.backward(
-        [nats / tokens, *leaves(after)], [None, *(upstream or map(torch.zeros_like, leaves(after)))]
-    )
+    after, loss = before, torch.zeros(())
+    for at in indices:
+        term, after = _loss(model, source, source[at], after, noise)
+        loss = loss + term
+    torch.autograd.backward([loss / count, *leaves(after)], [None, *(upstream or map(torch.zeros_like, leaves(after)))])
     gradients = [torch.zeros_like(array) if array.grad is None else array.grad for array in leaves(before)]
-    return nats.item(), detach(after), gradients
+    return loss.item(), detach(after), gradients

@@ -5,7 +5,7 @@ Axes: T time, B batch (lane), H hidden, V vocabulary.
 
 from __future__ import annotations
 
-from typing import ClassVar, final
+from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,14 @@ from throughtime.cells.stack import Stack
 from throughtime.cells.state import State
 from throughtime.cells.weights import uninitialised, whole_size
 from throughtime.errors import SettingError, ThroughtimeError
+from throughtime.models.base import Losses, SequenceModel
 from throughtime.models.output import target_nats
 from throughtime.recipe import Model
+from throughtime.streams.batch import Batch
 
 
 @final
-class LanguageModel(nn.Module):
+class LanguageModel(SequenceModel):
     """P(next token | tokens so far) = softmax(W_o h_t + b_o), with h_t from a stack over embedded tokens.
 
     The embedding starts normal with standard deviation 1, W_o uniform with variance 1 / (3 H), b_o zero. Tied, one
@@ -41,7 +43,7 @@ class LanguageModel(nn.Module):
         SettingError: where a setting cannot be, or memory does not hold the parameters.
     """
 
-    __jit_unused_properties__: ClassVar[list[str]] = ["engine", "engine_reason"]
+    carries_state: ClassVar[bool] = True
 
     def __init__(self, settings: Model, vocabulary_size: int, generator: torch.Generator | None = None):
         super().__init__()
@@ -69,24 +71,14 @@ class LanguageModel(nn.Module):
             self.W_o = nn.Parameter(uninitialised(vocabulary_size, hidden).uniform_(-bound, bound, generator=generator))
         self.b_o = nn.Parameter(torch.zeros(vocabulary_size))
 
-    @property
-    def engine(self) -> str:
-        """What would run a sequence now: `native`, `torch` or `reference`."""
-        return self.stack.engine
-
-    @property
-    def engine_reason(self) -> str:
-        """Why that one, in a few words."""
-        return self.stack.reason
-
     def extra_repr(self) -> str:
         settings = self.settings
         sizes = f"vocabulary_size={self.vocabulary_size}, embedding_size={self.embedding.shape[1]}"
         sizes += f", hidden_size={settings.hidden_size}, layers={settings.layers}, cell={settings.cell}"
         return sizes + ", tied" * settings.tied + f", dropout={settings.dropout:g}" * bool(settings.dropout)
 
-    def initial_state(self, batch_size: int) -> State:
-        return self.stack.initial_state(batch_size)
+    def sibling(self) -> Self:
+        return type(self)(self.settings, self.vocabulary_size)
 
     def step(self, ids_B: Tensor, state: State) -> tuple[Tensor, State]:
         """One token a lane: the logits_BV of the token that follows, and the state.
@@ -116,11 +108,24 @@ class LanguageModel(nn.Module):
         hidden_TBH, state = self._hidden(ids_TB, state, reset_TB, gradient_scale_TB, noise)
         return self.logits(hidden_TBH), state
 
-    def advance(
-        self, ids_TB: Tensor, state: State, reset_TB: Tensor | None = None, noise: torch.Generator | None = None
-    ) -> State:
-        """The state after the tokens; nothing is predicted."""
-        return self._hidden(ids_TB, state, reset_TB, None, noise)[1]
+    def losses(
+        self,
+        batch: Batch,
+        state: State = None,
+        gradient_scale_TB: Tensor | None = None,
+        noise: torch.Generator | None = None,
+    ) -> tuple[Losses, State]:
+        nats_TB, state = self.nats(batch.inputs, batch.targets, state, batch.reset_TB, gradient_scale_TB, noise)
+        return Losses(nats_TB), state
+
+    def outputs(self, batch: Batch, state: State = None) -> tuple[Tensor, State]:
+        return self.forward(batch.inputs, state, batch.reset_TB)
+
+    def advance(self, batch: Batch, state: State = None, noise: torch.Generator | None = None) -> State:
+        return self._hidden(batch.inputs, state, batch.reset_TB, None, noise)[1]
+
+    def stack_inputs(self, inputs: Any) -> Tensor:
+        return self.embedded(inputs)
 
     def nats(
         self,

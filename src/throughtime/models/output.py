@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy, linear
 
 from throughtime.cells import transforms
 from throughtime.errors import ThroughtimeError
-from throughtime.streams.window import NO_TARGET
+from throughtime.streams.batch import NO_TARGET
 
 LOGITS_AT_ONCE = 1 << 24
 """Entries of logits held at once (64 MB of float32). With fewer, the products grow slim, and every chunk is added to

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from throughtime.objective.measure import Measure, measure
+from throughtime.streams.batch import Batch, Int64, Tokens, select_lanes
 from throughtime.streams.evaluation import EvaluationLanes
-from throughtime.streams.window import Int64, Tokens, Window
 from throughtime.text.ids import TokenIds
 
 WINDOW = 128
@@ -93,7 +93,7 @@ def estimate(model: Predictor, ids: TokenIds, most: int | None = None) -> Measur
     state = model.initial_state(layout.lanes)
     if layout.lanes > 1:
         before = layout.warm_up(WARM_UP)
-        state = model.advance(before.inputs_TB, before.reset_TB, state)
+        state = model.advance(before.inputs, before.reset_TB, state)
     nats = read_once(model, layout, state)
     return measure(nats * layout.predictions / layout.read, layout.predictions, ids.facts)
 
@@ -204,7 +204,7 @@ class _Reading:
     def _read(self, lanes: Int64, state_SBH: States) -> None:
         """Read lanes until their states meet those of the reading before."""
         for index in range(self._layout.windows if len(lanes) else 0):
-            window = _lanes_of(self._layout[index], lanes)
+            window = select_lanes(self._layout[index], lanes)
             self._nats_WB[index, lanes], state_SBH = _predict(self._model, window, state_SBH)
             before_SBH = self._trail.keep(index, lanes, state_SBH)
             if before_SBH is not None:
@@ -218,7 +218,7 @@ class _Reading:
         other_SBH = np.roll(state_SBH, 1, axis=1)
         for index in range(tried):
             window = self._layout[index]
-            other_SBH = self._model.advance(window.inputs_TB, window.reset_TB, other_SBH)
+            other_SBH = self._model.advance(window.inputs, window.reset_TB, other_SBH)
         distance = float(np.quantile(_distance(state_SBH, other_SBH), TRIAL_QUANTILE))
         tolerance = self._model.state_tolerance
         if distance <= tolerance:
@@ -272,12 +272,7 @@ def _thin(lanes: Int64, state_SBH: States, needed: Fresh) -> tuple[Int64, States
     return lanes[needed], state_SBH[:, needed]
 
 
-def _predict(model: Predictor, window: Window, state_SBH: States) -> tuple[NDArray[np.float64], States]:
+def _predict(model: Predictor, window: Batch, state_SBH: States) -> tuple[NDArray[np.float64], States]:
     """Sum of -log P over a window of each lane (nats_B), and the state."""
-    nats_TB, state_SBH = model.nats(window.inputs_TB, window.targets_TB, window.reset_TB, state_SBH)
+    nats_TB, state_SBH = model.nats(window.inputs, window.targets, window.reset_TB, state_SBH)
     return nats_TB.sum(0), state_SBH
-
-
-def _lanes_of(window: Window, lanes: Int64) -> Window:
-    inputs_TB, targets_TB, reset_TB = window
-    return Window(inputs_TB[:, lanes], targets_TB[:, lanes], reset_TB[:, lanes])

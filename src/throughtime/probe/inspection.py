@@ -20,7 +20,7 @@ from throughtime.probe.features import follow
 from throughtime.probe.reading import Reading, read
 from throughtime.probe.system import Floats, constant_inputs, run, system
 from throughtime.probe.units import Scores, score
-from throughtime.streams.window import Tokens
+from throughtime.streams.batch import Tokens
 from throughtime.training.run import Loaded
 
 READ = 16_000

@@ -20,6 +20,7 @@ from torch.nn.functional import pad
 from throughtime.cells.state import State, map_state, reset_rows
 from throughtime.models.language import LanguageModel
 from throughtime.models.output import LOGITS_AT_ONCE
+from throughtime.streams.batch import Batch
 
 
 class Track(NamedTuple):
@@ -82,7 +83,7 @@ def _beginnings(model: LanguageModel, ids_SL: Tensor, reset_SL: Tensor) -> State
     found = []
     for lane in range(ids_SL.shape[1]):
         found.append(state)
-        state = model.advance(ids_SL[:, lane, None], state, reset_SL[:, lane, None])
+        state = model.advance(Batch(ids_SL[:, lane, None], None, reset_SL[:, lane, None], 0), state)
     return map_state(lambda *rows: torch.cat(rows), *found)
 
 

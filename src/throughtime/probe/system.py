@@ -21,7 +21,7 @@ from torch import Tensor
 from throughtime.cells.base import Cell
 from throughtime.cells.stack import Stack
 from throughtime.cells.state import State, leaves, map_state
-from throughtime.models.language import LanguageModel
+from throughtime.models.base import SequenceModel
 
 Floats = npt.NDArray[np.float64]
 
@@ -56,14 +56,14 @@ class Pulled(NamedTuple):
     """The step's share in the gradient of the parameters, summed over lanes; empty where it was not asked for."""
 
 
-def system(module: Cell | Stack | LanguageModel, constant_D: Tensor | None = None) -> System:
-    """A module as a map on state vectors; of a language model its stack.
+def system(module: Cell | Stack | SequenceModel, constant_D: Tensor | None = None) -> System:
+    """A module as a map on state vectors; of a model its stack.
 
     Args:
         module: what to look into. It is copied, and stays as it is.
         constant_D: what is read at every step without a text, such as the row of a token; None: zeros.
     """
-    inner = module.stack if isinstance(module, LanguageModel) else module
+    inner = module.stack if isinstance(module, SequenceModel) else module
     stack = copy.deepcopy(inner if isinstance(inner, Stack) else Stack([inner])).double().requires_grad_()
     constant_D = torch.zeros(stack.input_size) if constant_D is None else constant_D.detach()
     return System(stack, constant_D.double())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from throughtime.streams.window import Tokens, Window, empty_window, fill_lane
+from throughtime.streams.batch import Batch, Tokens, empty_batch, fill_lane
 
 
 class EvaluationLanes:
@@ -38,36 +38,38 @@ class EvaluationLanes:
         self.windows = -(-self.lane_length // window) if self.lanes else 0
         self.read = sum(stop - start for start, stop in map(self._bounds, range(self.lanes)))
 
-    def __getitem__(self, index: int) -> Window:
+    def __getitem__(self, index: int) -> Batch:
         begin = index * self.window
         end = min(begin + self.window, self.lane_length)
-        cut = empty_window(end - begin, self.lanes)
-        for lane in range(self.lanes):
-            first, last = self._bounds(lane)
-            start, stop = first + begin, min(first + end, last)
+        bounds = []
+        for first, last in map(self._bounds, range(self.lanes)):
+            bounds.append((first + begin, min(first + end, last)))
+        count = sum(max(0, stop - start) for start, stop in bounds)
+        batch = empty_batch(end - begin, self.lanes, count)
+        for lane, (start, stop) in enumerate(bounds):
             if start < stop:
-                fill_lane(cut, lane, self.tokens, start, stop)
+                fill_lane(batch, lane, self.tokens, start, stop)
         if index == 0:
-            cut.reset_TB[0, 0] = True
-        return cut
+            batch.reset_TB[0, 0] = True
+        return batch
 
-    def warm_up(self, steps: int) -> Window:
+    def warm_up(self, steps: int) -> Batch:
         """The last steps before each lane, for a state to begin the lane with.
 
         A lane with fewer steps of text before it is reset where the text begins; what stands before that is padding.
         """
-        cut = empty_window(steps, self.lanes)
+        batch = empty_batch(steps, self.lanes, 0)
         for lane in range(self.lanes):
             stop = lane * self.spacing
             start = max(0, stop - steps)
             if start < stop:
                 inputs = self.tokens.read(start, stop)
-                cut.inputs_TB[steps - len(inputs) :, lane] = inputs
+                batch.inputs[steps - len(inputs) :, lane] = inputs
                 marks = self.tokens.documents_within(start, stop)
-                cut.reset_TB[steps - len(inputs) + marks, lane] = True
+                batch.reset_TB[steps - len(inputs) + marks, lane] = True
             if start == 0 and stop:
-                cut.reset_TB[steps - stop, lane] = True
-        return cut
+                batch.reset_TB[steps - stop, lane] = True
+        return batch
 
     def _bounds(self, lane: int) -> tuple[int, int]:
         """The tokens that a lane reads, from the first to behind the last."""

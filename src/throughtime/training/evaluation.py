@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from throughtime import engine
 from throughtime.cells.state import State, leaves, map_state
-from throughtime.models.language import LanguageModel
+from throughtime.models.base import SequenceModel, to_tensors
 from throughtime.objective.evaluation import Fresh, States
-from throughtime.streams.window import Int64
+from throughtime.streams.batch import Batch, Int64
 
 
 @final
 class InTraining:
-    """A language model whose states are arrays [S, B, H]; no gradient is kept."""
+    """A model whose states are arrays [S, B, H]; no gradient is kept."""
 
-    def __init__(self, model: LanguageModel):
+    def __init__(self, model: SequenceModel):
         self._model = model
 
     @property
@@ -36,15 +36,15 @@ class InTraining:
     def nats(
         self, inputs_TB: Int64, targets_TB: Int64, reset_TB: Fresh | None, state_SBH: States
     ) -> tuple[NDArray[np.float64], States]:
-        fresh = None if reset_TB is None else torch.from_numpy(reset_TB)
-        nats_TB, state = self._model.nats(
-            torch.from_numpy(inputs_TB), torch.from_numpy(targets_TB), self._state(state_SBH), fresh
+        losses, state = self._model.losses(
+            to_tensors(Batch(inputs_TB, targets_TB, reset_TB, 0)), self._state(state_SBH)
         )
-        return nats_TB.double().numpy(), _array(state)
+        return losses.terms.double().numpy(), _array(state)
 
     @torch.no_grad()
     def advance(self, inputs_TB: Int64, reset_TB: Fresh, state_SBH: States) -> States:
-        state = self._model.advance(torch.from_numpy(inputs_TB), self._state(state_SBH), torch.from_numpy(reset_TB))
+        batch = to_tensors(Batch(inputs_TB, None, reset_TB, 0))
+        state = self._model.advance(batch, self._state(state_SBH))
         return _array(state)
 
     def _state(self, state_SBH: States) -> State:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from throughtime.cells.state import to_arrays
 from throughtime.errors import ThroughtimeError
-from throughtime.streams.partition import Place
+from throughtime.streams.batches import BatchIndex
 from throughtime.training.checkpoint import Checkpoint
 from throughtime.training.learner import Arrays, Learner
 
@@ -81,22 +81,22 @@ def _means(learner: Learner, arrays: Mapping[str, Tensor]) -> Arrays:
 
 
 def _position(learner: Learner, facts: Mapping[str, Any]) -> Arrays:
-    partition, drawn = learner.partition, learner.recipe.gradient.truncation == "random"
-    state = learner.model.initial_state(partition.lanes)
+    source, drawn = learner.source, learner.recipe.gradient.truncation == "random"
+    state = learner.model.initial_state(source.lanes)
     wanted = to_arrays(state)
     for index in range(len(facts["behind"])):
         wanted |= to_arrays(state, f"behind.{index}.state")
         if drawn:
-            wanted[f"behind.{index}.flow_TB"] = torch.empty(partition.window, partition.lanes)
+            wanted[f"behind.{index}.flow_TB"] = torch.empty(source.window, source.lanes)
     return wanted
 
 
 def _check_places(learner: Learner, facts: Mapping[str, Any]) -> None:
-    place, behind = Place(*facts["place"]), [Place(*told) for told in facts["behind"]]
-    if place.window >= learner.partition.windows_in(place.epoch):
-        raise ThroughtimeError(f"is at window {place.window:,} of epoch {place.epoch:,}, which has fewer")
-    first = place.window - len(behind)
-    if first < 0 or behind != [Place(place.epoch, first + index) for index in range(len(behind))]:
+    at, behind = BatchIndex(*facts["place"]), [BatchIndex(*told) for told in facts["behind"]]
+    if at.batch >= learner.source.batches_in(at.epoch):
+        raise ThroughtimeError(f"is at window {at.batch:,} of epoch {at.epoch:,}, which has fewer")
+    first = at.batch - len(behind)
+    if first < 0 or behind != [BatchIndex(at.epoch, first + index) for index in range(len(behind))]:
         raise ThroughtimeError("names windows behind its place that do not lead up to it")
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from throughtime.models.language import LanguageModel
+from throughtime.models.base import SequenceModel, count_parameters
 from throughtime.objective.evaluation import WARM_UP, is_exact
 from throughtime.recipe import BUDGETS, Recipe
-from throughtime.streams.partition import Partition
+from throughtime.streams.batches import BatchSource
 from throughtime.text.dataset import Dataset, describe
-from throughtime.training.learner import count_parameters
 from throughtime.untrusted import printable
 
 ESTIMATED = (
@@ -16,7 +15,7 @@ ESTIMATED = (
 )
 
 
-def introduction(recipe: Recipe, dataset: Dataset, cut: Partition, model: LanguageModel) -> list[str]:
+def introduction(recipe: Recipe, dataset: Dataset, source: BatchSource, model: SequenceModel) -> list[str]:
     """A training in lines: what is odd about the text, its tokens, the model, the windows."""
     settings, tokenizer = recipe.model, dataset.tokenizer
     budget = next(f"{getattr(recipe.training, unit):g} {unit}" for unit in BUDGETS if getattr(recipe.training, unit))
@@ -27,7 +26,7 @@ def introduction(recipe: Recipe, dataset: Dataset, cut: Partition, model: Langua
         *(describe(name, tokenizer, ids) for name, ids in dataset.splits().items()),
         f"model: {settings.layers} x {settings.cell} of {settings.hidden_size} units, "
         f"{count_parameters(model):,} parameters, run by {model.engine} ({model.engine_reason})",
-        f"an epoch is {cut.windows_in(0):,} windows ({recipe.streams.partition}) of {cut.lanes} lanes x "
-        f"{cut.window} tokens; truncation {recipe.gradient.truncation}; the budget is {budget}",
+        f"an epoch is {source.batches_in(0):,} windows ({recipe.streams.partition}) of {source.lanes} lanes x "
+        f"{source.window} tokens; truncation {recipe.gradient.truncation}; the budget is {budget}",
         *([] if dataset.valid is None or is_exact(dataset.valid) else [ESTIMATED]),
     ]

@@ -18,11 +18,12 @@ from torch import Tensor
 from throughtime.cells.state import State, from_arrays, map_state, to_arrays
 from throughtime.errors import SettingError
 from throughtime.gradient.clipping import Clipping
-from throughtime.gradient.truncation import Behind, Position, Truncation, truncation
+from throughtime.gradient.truncation import Behind, Position, Truncation, make_truncation
 from throughtime.machine import memory
+from throughtime.models.base import SequenceModel, count_parameters, to_tensors
 from throughtime.models.language import LanguageModel
 from throughtime.recipe import NonNegative, Recipe, Whole
-from throughtime.streams.partition import Partition, Place, partition
+from throughtime.streams.batches import BatchIndex, BatchSource, make_stream_batches
 from throughtime.text.dataset import Dataset
 from throughtime.training.optimiser import learning_rate, optimiser
 from throughtime.training.ranks import Ranks
@@ -56,8 +57,8 @@ class Counts:
 class Step(NamedTuple):
     """An update that was made, or not."""
 
-    place: Place
-    """Where it began to read."""
+    at: BatchIndex
+    """The batch that it read."""
     loss: float
     """Mean nats of the tokens predicted."""
     tokens: int
@@ -92,7 +93,7 @@ class Learner:
     def __init__(self, recipe: Recipe, dataset: Dataset, ranks: Ranks):
         seed = recipe.training.seed
         self.recipe, self.ranks = recipe, ranks
-        self.truncation, self.partition = cut(recipe, dataset, ranks)
+        self.truncation, self.source = cut(recipe, dataset, ranks)
         check_model(recipe, dataset.tokenizer.vocabulary_size)
         self.model = LanguageModel(recipe.model, dataset.tokenizer.vocabulary_size, torch.Generator().manual_seed(seed))
         self.model.eval()  # `noise` says what is dropped; a pass without it, as `signs` makes, is meant
@@ -102,7 +103,7 @@ class Learner:
         self.clipping = Clipping(recipe.gradient)
         self.noise = _noise(seed, ranks.rank)
         self.counts = Counts()
-        self.position = Position(Place(), self._initial())
+        self.position = Position(BatchIndex(), self._initial())
 
     def step(self, progress: float, asked: Sequence[float], watched: bool = False) -> Step:
         """One update: forward, back through time; the state is carried on.
@@ -113,17 +114,17 @@ class Learner:
             watched: whether signs are wanted.
         """
         counts, here = self.counts, self.position
-        update = self.truncation.update(self.model, self.partition, here, self.noise, progress)
+        update = self.truncation.update(self.model, self.source, here, self.noise, progress)
         own = [] if self.shards else self.parameters  # gradients in shares have been summed on the way back
         loss, *told = self.ranks.add_up(own, [update.loss, *asked])
         found = []
         if watched:
-            window, norms = self.partition[here.place], gradient_norms(self.model)
-            found = signs(self.whole_model(), window, here.state, norms) if len(window.inputs_TB) > 1 else []
+            batch, norms = to_tensors(self.source[here.at]), gradient_norms(self.model)
+            found = signs(self.whole_model(), batch, here.state, norms) if len(batch.reset_TB) > 1 else []
         norm, bound = self.clipping(self.parameters)
-        done = Step(here.place, loss, update.tokens, norm, bound, told, found)
+        done = Step(here.at, loss, update.targets, norm, bound, told, found)
         counts.steps += 1
-        counts.tokens += update.tokens
+        counts.tokens += update.targets
         counts.rate = learning_rate(self.recipe.training, progress) * counts.rate_scale * update.rate
         self.position = update.position
         if done.finite:
@@ -135,7 +136,7 @@ class Learner:
 
     def forget(self) -> None:
         """Begin anew with the state, at the place that was reached."""
-        self.position = Position(self.position.place, self._initial())
+        self.position = Position(self.position.at, self._initial())
 
     def weights(self) -> Arrays:
         """A copy of the model's, dealt as they are."""
@@ -145,7 +146,7 @@ class Learner:
         """The parameters in the optimiser's order, by which a checkpoint numbers them."""
         return [p for group in self.optimiser.param_groups for p in group["params"]]
 
-    def whole_model(self) -> LanguageModel:
+    def whole_model(self) -> SequenceModel:
         """The model, with whole weights as they are now. Every process has to ask at the same time."""
         return self.shards.whole_model() if self.shards else self.model
 
@@ -163,8 +164,8 @@ class Learner:
         }
         facts = {
             "counts": asdict(self.counts),
-            "place": [*self.position.place],
-            "behind": [[*behind.place] for behind in self.position.behind],
+            "place": [*self.position.at],
+            "behind": [[*behind.at] for behind in self.position.behind],
             "norms": list(self.clipping.norms),
         }
         return arrays, facts
@@ -205,7 +206,7 @@ class Learner:
 
     def _position_arrays(self) -> Arrays:
         def whole(state: State) -> State:
-            return map_state(lambda array: self.ranks.join_lanes(array, self.partition.lanes), state)
+            return map_state(lambda array: self.ranks.join_lanes(array, self.source.lanes), state)
 
         arrays = to_arrays(whole(self.position.state))
         for index, behind in enumerate(self.position.behind):
@@ -215,23 +216,23 @@ class Learner:
         return arrays
 
     def _position(self, arrays: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Position:
-        own, initial = self.partition.own, self.model.initial_state(self.partition.lanes)
+        own, initial = self.source.own, self.model.initial_state(self.source.lanes)
 
         def state(prefix: str) -> State:
             named = {name: array for name, array in arrays.items() if name.startswith(f"{prefix}.")}
             return map_state(lambda array: array[own.start : own.stop], from_arrays(named, initial, prefix))
 
         behind = tuple(
-            Behind(Place(*place), state(f"behind.{index}.state"), arrays.get(f"behind.{index}.flow_TB"))
-            for index, place in enumerate(facts["behind"])
+            Behind(BatchIndex(*at), state(f"behind.{index}.state"), arrays.get(f"behind.{index}.flow_TB"))
+            for index, at in enumerate(facts["behind"])
         )
-        return Position(Place(*facts["place"]), state("state"), behind)
+        return Position(BatchIndex(*facts["place"]), state("state"), behind)
 
     def _initial(self) -> State:
-        return self.model.initial_state(len(self.partition.own))
+        return self.model.initial_state(len(self.source.own))
 
 
-def cut(recipe: Recipe, dataset: Dataset, ranks: Ranks) -> tuple[Truncation, Partition]:
+def cut(recipe: Recipe, dataset: Dataset, ranks: Ranks) -> tuple[Truncation, BatchSource]:
     """How far back the gradient goes, and the windows of the training text.
 
     Raises:
@@ -243,12 +244,8 @@ def cut(recipe: Recipe, dataset: Dataset, ranks: Ranks) -> tuple[Truncation, Par
         raise SettingError(
             f"streams.lanes must be at least the number of processes, {ranks.count}, got {streams.lanes}"
         )
-    way = truncation(recipe.gradient, streams.window, seed)
-    return way, partition(dataset.train, streams, seed, way.lengths, ranks.own(streams.lanes))
-
-
-def count_parameters(model: LanguageModel) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+    way = make_truncation(recipe.gradient, streams.window, seed)
+    return way, make_stream_batches(dataset.train, streams, seed, way.lengths, ranks.own(streams.lanes))
 
 
 def check_model(recipe: Recipe, vocabulary_size: int) -> None:
@@ -272,7 +269,7 @@ def check_model(recipe: Recipe, vocabulary_size: int) -> None:
         )
 
 
-def _shards(model: LanguageModel, ranks: Ranks) -> Shards:
+def _shards(model: SequenceModel, ranks: Ranks) -> Shards:
     """Imported where they are needed: that takes most of a second."""
     from throughtime.training.shards import Shards
 

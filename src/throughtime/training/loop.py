@@ -17,12 +17,12 @@ from throughtime import recipe as recipes
 from throughtime.durable import make_folder, remove_file, replace_file
 from throughtime.errors import TerminationError, ThroughtimeError
 from throughtime.folder import JOURNAL, RECIPE, TOKENIZER
+from throughtime.models.base import SequenceModel, count_parameters
 from throughtime.models.decoding import generate
-from throughtime.models.language import LanguageModel
 from throughtime.objective.evaluation import estimate, evaluate, tokens_of_estimate
 from throughtime.objective.measure import Measure
 from throughtime.recipe import Recipe
-from throughtime.streams.partition import Place
+from throughtime.streams.batches import BatchIndex
 from throughtime.text.dataset import Dataset
 from throughtime.text.ids import TokenIds
 from throughtime.training.card import CARD, write_card
@@ -35,7 +35,7 @@ from throughtime.training.fit import check_fit
 from throughtime.training.interruption import interruption
 from throughtime.training.introduction import introduction
 from throughtime.training.journal import Journal, Recent
-from throughtime.training.learner import Arrays, Learner, Step, count_parameters
+from throughtime.training.learner import Arrays, Learner, Step
 from throughtime.training.optimiser import Budget
 from throughtime.training.ranks import OverRanks, Ranks, whole
 from throughtime.training.resume import check, circumstances, ended, identity, refuse_finished, share, store
@@ -83,7 +83,7 @@ class Trainer:
         self.best: Arrays = {}
         self.best_facts: dict[str, Any] = {}
         self.journal = Journal(self.folder / JOURNAL, writes=ranks.leads)
-        self.budget = Budget.of(recipe.training, partial(self.learner.truncation.updates, self.learner.partition))
+        self.budget = Budget.of(recipe.training, partial(self.learner.truncation.updates, self.learner.source))
         self.schedule = self._make_schedule()
         self.checkpoints = store(folder, recipe)
         self.seconds = self.written_at = 0.0
@@ -137,7 +137,7 @@ class Trainer:
         return ended(self.recipe.training, self._progress(), self.watch.since_best)
 
     def _begin(self, start: Checkpoint | None) -> None:
-        lines = introduction(self.recipe, self.dataset, self.learner.partition, self.model)
+        lines = introduction(self.recipe, self.dataset, self.learner.source, self.model)
         if self.ranks.count > 1:
             shared = "the lanes and the weights" if self.learner.shards else "the lanes"
             lines.append(f"{self.ranks.count} processes of {torch.get_num_threads()} threads share {shared}")
@@ -233,7 +233,7 @@ class Trainer:
 
     def _enter_signs(self, found: list[Signs]) -> None:
         self.journal.write("signs", step=self.learner.counts.steps, layers=as_facts(found))
-        for name, line in warnings(found, self.learner.partition.window):
+        for name, line in warnings(found, self.learner.source.window):
             self._say_once(name, f"step {self.learner.counts.steps:,}: {line}")
 
     def _say_once(self, name: str, line: str | None) -> None:
@@ -244,8 +244,8 @@ class Trainer:
     def _refuse(self, done: Step) -> None:
         """Stop, leave the minibatch out, or go back, as the recipe says."""
         training, watch, steps = self.recipe.training, self.watch, self.learner.counts.steps
-        batch = self._write_out(done.place)
-        epoch, window = done.place
+        batch = self._write_out(done.at)
+        epoch, window = done.at
         where = f"step {steps} (epoch {epoch}, window {window}): loss {done.loss}, gradient norm {done.norm}"
         facts = {"epoch": epoch, "window": window, "loss": str(done.loss), "batch": batch.name}
         self.journal.write("nonfinite", step=steps, **facts, policy=training.nonfinite)
@@ -273,16 +273,16 @@ class Trainer:
         self.watch.rollbacks, self.learner.counts.rate_scale = rollbacks, scale
         self.display.say(f"went back from {where} to step {found.step}, on with {scale:g} of the learning rate")
 
-    def _write_out(self, place: Place) -> Path:
+    def _write_out(self, at: BatchIndex) -> Path:
         """A minibatch in a file of its own: what each lane read."""
         path = self.folder / f"nonfinite-{self.learner.counts.steps}.json"
         if self.ranks.leads:
-            window, decode = self.learner.partition.of_all_lanes()[place], self.dataset.tokenizer.decode
+            batch, decode = self.learner.source.of_all_lanes()[at], self.dataset.tokenizer.decode
             lanes = [
                 {"ids": ids, "text": decode(ids), "reset": reset}
-                for ids, reset in zip(window.inputs_TB.T.tolist(), window.reset_TB.T.tolist(), strict=True)
+                for ids, reset in zip(batch.inputs.T.tolist(), batch.reset_TB.T.tolist(), strict=True)
             ]
-            replace_file(path, (to_json({**place._asdict(), "lanes": lanes}) + "\n").encode())
+            replace_file(path, (to_json({"epoch": at.epoch, "window": at.batch, "lanes": lanes}) + "\n").encode())
         return path
 
     def _moment(self, progress: float) -> Moment:
@@ -301,7 +301,7 @@ class Trainer:
         self.journal.write(
             "train",
             step=counts.steps,
-            epoch=self.learner.position.place.epoch,
+            epoch=self.learner.position.at.epoch,
             tokens=counts.tokens,
             nats_per_token=self.recent.loss,
             gradient_norm=self.recent.norm,
@@ -320,7 +320,7 @@ class Trainer:
         if self.budget.minutes is not None:
             return ScheduleByClock(training.validations, load, self.watch.validations, 60 * self.budget.minutes)
         assert self.budget.steps is not None
-        epochs = self.budget.steps / self.learner.truncation.updates(self.learner.partition, 1.0)
+        epochs = self.budget.steps / self.learner.truncation.updates(self.learner.source, 1.0)
         return ScheduleBySteps(training.validations, load, self.watch.validations, epochs * len(train))
 
     def _validate(self) -> None:
@@ -345,7 +345,7 @@ class Trainer:
         [seconds] = self.ranks.add_up([], [time.perf_counter() - began if self.ranks.leads else 0.0])
         self.schedule.add(self.seconds, seconds)
 
-    def _measure_valid(self, model: LanguageModel, valid: TokenIds, facts: dict[str, Any]) -> bool:
+    def _measure_valid(self, model: SequenceModel, valid: TokenIds, facts: dict[str, Any]) -> bool:
         """Estimate the figure of the validation text, which goes into the facts; whether it is the best so far.
 
         A figure that is not finite never is: nothing could be better than it afterwards.
@@ -364,17 +364,17 @@ class Trainer:
         )
         return improved
 
-    def _predictor(self, model: LanguageModel) -> OverRanks:
+    def _predictor(self, model: SequenceModel) -> OverRanks:
         return OverRanks(InTraining(model), self.ranks)
 
-    def _save(self, name: str, model: LanguageModel, facts: dict[str, Any], weights: Any = None) -> None:
+    def _save(self, name: str, model: Any, facts: dict[str, Any], weights: Any = None) -> None:
         """Write a model folder; with the digests by which the texts are known again when the model is used."""
         facts = {**facts, "texts": identity(self.dataset)["text"]}
         save_model(
             self.folder / name, model, facts, weights, self.dataset.tokenizer, separator=self.recipe.text.separator
         )
 
-    def _write_sample(self, model: LanguageModel) -> None:
+    def _write_sample(self, model: Any) -> None:
         training = self.recipe.training
         try:
             pieces = generate(

@@ -24,7 +24,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from throughtime.errors import ThroughtimeError
 from throughtime.objective.evaluation import Fresh, Predictor, States
-from throughtime.streams.window import Int64
+from throughtime.streams.batch import Int64
 from throughtime.training.launcher import MEETING
 
 LETTING_GO = 0.2

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from throughtime.models.language import LanguageModel
+from throughtime.models.base import SequenceModel
 from throughtime.training.ranks import Ranks, whole
 
 
@@ -26,11 +26,11 @@ class Shards:
 
     Args:
         model: the same in all processes. It is dealt: of its parameters only the own shares are left, and the gradients
-            that `nats` leaves in them are sums over all processes.
+            that `losses` leaves in them are sums over all processes.
         ranks: the processes.
     """
 
-    def __init__(self, model: LanguageModel, ranks: Ranks):
+    def __init__(self, model: SequenceModel, ranks: Ranks):
         self.model = model
         mesh = init_device_mesh("cpu", (ranks.count,))
         for part in (*model.stack.layers(), model):
@@ -38,14 +38,14 @@ class Shards:
             assert isinstance(dealt, FSDPModule)
             dealt.set_gradient_divide_factor(1.0)
             dealt.set_force_sum_reduction_for_comms(True)  # gloo cannot scale on the way
-        register_fsdp_forward_method(model, "nats")
-        # Of `nats`, which gives tokens their shape last: nothing is written into what it returns.
+        register_fsdp_forward_method(model, "losses")
+        # Of `losses`, which gives tokens their shape last: nothing is written into what it returns.
         warnings.filterwarnings("ignore", ".*returned a view tensor", UserWarning)
 
-    def whole_model(self) -> LanguageModel:
+    def whole_model(self) -> SequenceModel:
         """A copy that is nobody's share."""
         with torch.device("meta"):
-            copy = LanguageModel(self.model.settings, self.model.vocabulary_size)
+            copy = self.model.sibling()
         copy.load_state_dict({name: whole(array) for name, array in self.model.state_dict().items()}, assign=True)
         return copy.eval()
 

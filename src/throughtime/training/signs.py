@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from throughtime.cells.base import Cell, GatedCell
 from throughtime.cells.state import State, leaves, tracked
-from throughtime.models.language import LanguageModel
-from throughtime.streams.window import Window
+from throughtime.models.base import SequenceModel
+from throughtime.streams.batch import Batch
 from throughtime.training.ranks import whole
 
 PRODUCTS = 40
@@ -44,7 +44,7 @@ class Signs(NamedTuple):
     0.95."""
 
 
-def gradient_norms(model: LanguageModel) -> list[float]:
+def gradient_norms(model: SequenceModel) -> list[float]:
     """Of each layer, from the gradients in the parameters. Where these are dealt, all processes have to ask."""
     return [
         math.sqrt(sum(float(whole(p.grad.square().sum())) for p in cell.parameters() if p.grad is not None))
@@ -52,21 +52,21 @@ def gradient_norms(model: LanguageModel) -> list[float]:
     ]
 
 
-def signs(model: LanguageModel, window: Window, state: State, norms: list[float]) -> list[Signs]:
+def signs(model: SequenceModel, batch: Batch, state: State, norms: list[float]) -> list[Signs]:
     """How each layer is; what learns and draws is not touched.
 
     Args:
         model: in training.
-        window: at least two steps. Resets in it are left out: it is the recurrence that is looked at.
+        batch: tensors of at least two steps. Resets in it are left out: it is the recurrence that is looked at.
         state: before it.
         norms: what `gradient_norms` gave.
     """
-    ids_TB, targets_TB = torch.from_numpy(window.inputs_TB), torch.from_numpy(window.targets_TB)
+    last = steps_of(batch, slice(-1, None))
     with torch.no_grad():
-        before_last = model.advance(ids_TB[:-1], state)
-    near = _pulled(model, ids_TB[-1:], targets_TB[-1:], before_last)
-    far = _pulled(model, ids_TB, targets_TB[-1:], state)
-    saturated = _saturated(model, ids_TB[-1], before_last)
+        before_last = model.advance(steps_of(batch, slice(-1)), state)
+    near = _pulled(model, last, before_last)
+    far = _pulled(model, replace(batch, targets=batch.targets[-1:], reset_TB=None), state)
+    saturated = _saturated(model, last, before_last)
     return [
         Signs(norm, math.nan if not at_end else at_beginning / at_end, _radius(cell), share)
         for norm, at_beginning, at_end, cell, share in zip(
@@ -104,19 +104,28 @@ def warnings(found: list[Signs], steps: int) -> Iterator[tuple[str, str]]:
             )
 
 
-def _pulled(model: LanguageModel, ids_TB: Tensor, targets_TB: Tensor, state: State) -> list[float]:
-    """Norms of the gradients of each layer's state before the tokens, for the loss of the last; means over lanes."""
+def steps_of(batch: Batch, steps: slice) -> Batch:
+    """Some steps of a batch of tensors, without resets."""
+    return replace(batch, inputs=_sliced(batch.inputs, steps), targets=batch.targets[steps], reset_TB=None)
+
+
+def _sliced(inputs: Any, steps: slice) -> Any:
+    return type(inputs)(*(part[steps] for part in inputs)) if isinstance(inputs, tuple) else inputs[steps]
+
+
+def _pulled(model: SequenceModel, batch: Batch, state: State) -> list[float]:
+    """Norms of the gradient of each layer's state before a batch, for its loss; means over lanes."""
     before = tracked(state)
     with torch.enable_grad():
-        nats_TB, _ = model.nats(ids_TB, targets_TB, before)
-    found = iter(torch.autograd.grad(nats_TB.sum(), leaves(before), materialize_grads=True))
+        losses, _ = model.losses(batch, before)
+    found = iter(torch.autograd.grad(losses.terms.sum(), leaves(before), materialize_grads=True))
     squares = [sum(next(found).square().sum(1) for _ in leaves(layer)) for layer in before]
     return [float(torch.as_tensor(square_B).sqrt().mean()) for square_B in squares]
 
 
 @torch.no_grad()
-def _saturated(model: LanguageModel, ids_B: Tensor, state: State) -> list[float]:
-    x_BD, found = model.embedded(ids_B), []
+def _saturated(model: SequenceModel, step: Batch, state: State) -> list[float]:
+    x_BD, found = model.stack_inputs(step.inputs)[0], []
     for cell, layer in zip(model.stack.layers(), state, strict=True):
         y_BH, _ = cell.step(x_BD, layer)
         if isinstance(cell, GatedCell):

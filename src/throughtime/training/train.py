@@ -76,7 +76,7 @@ def dry_run(recipe: Recipe) -> list[str]:
     """What `train` would say first. The text is read and tokenised, the model built, nothing trained or written."""
     dataset = prepare(recipe.text)
     learner = Learner(recipe, dataset, Ranks())
-    return introduction(recipe, dataset, learner.partition, learner.model)
+    return introduction(recipe, dataset, learner.source, learner.model)
 
 
 def _recipe(given: Recipe | Mapping[str, Any] | str | Path) -> Recipe:
