@@ -101,7 +101,7 @@ def _loss(options: argparse.Namespace, precision: str, seed: int) -> float:
         settings = recipe(options.text, options.hidden, options.steps, 1, precision, seed)
         measure = throughtime.train(settings, Path(folder, "run")).measure
     assert measure
-    return measure.nats_per_token
+    return measure.score
 
 
 def _pace(answer: dict[str, Any]) -> float:

@@ -13,14 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from common import arguments, excerpt, figure, outcome, publish, shakespeare, table
-from throughtime.models.language import LanguageModel
+from throughtime.models.registry import make_model
 from throughtime.recipe import build
-from throughtime.text.dataset import prepare
+from throughtime.tasks.registry import make_task
 from throughtime.training.display import Display
 from throughtime.training.lock import locked
 from throughtime.training.loop import Trainer
 from throughtime.training.ranks import Ranks
-from throughtime.training.run import settled
 
 PARTITIONS = ("random", "sequential")
 
@@ -48,12 +47,13 @@ def recipe(partition: str, order: int, options: Any) -> dict[str, Any]:
 def train_from(initialisation: int, tree: Mapping[str, Any], folder: Path, display: Display) -> None:
     """Train a recipe, whose seed is then that of the order alone, from weights of another seed."""
     recipe = build(tree)
-    dataset = prepare(recipe.text)
+    task = make_task(recipe)
+    data = task.read()
     torch.set_num_threads(recipe.training.threads)
     generator = torch.Generator().manual_seed(initialisation)
-    weights = LanguageModel(recipe.model, dataset.tokenizer.vocabulary_size, generator).state_dict()
+    weights = make_model(data.task, recipe.model, data.sizes(), generator).state_dict()
     with locked(folder):
-        trainer = Trainer(settled(recipe), dataset, folder, display, Ranks())
+        trainer = Trainer(task.settled(), data, folder, display, Ranks())
         trainer.model.load_state_dict(weights)
         trainer.run(None)
 

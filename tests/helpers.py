@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
+from throughtime.folder import Description
 from throughtime.models.language import LanguageModel
 from throughtime.recipe import Model, Text
 from throughtime.text.corpus import Corpus, Document
@@ -121,7 +122,8 @@ def model_folder(
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += torch.empty_like(parameter).normal_(0, spread, generator=torch.Generator().manual_seed(1))
-    save_model(path, model, {}, tokenizer=tokenizer, separator=separator)
+    description = Description(model.settings, model.vocabulary_size, tokenizer.fingerprint, separator)
+    save_model(path, model, {}, description=description)
     (path / "tokenizer.json").write_text(tokenizer.to_json(), "utf-8")
     return path, model
 

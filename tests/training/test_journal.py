@@ -20,7 +20,7 @@ from helpers import damaged
 from throughtime.errors import ThroughtimeError
 from throughtime.probe.report.figures import as_json
 from throughtime.probe.report.training import training
-from throughtime.text.dataset import prepare
+from throughtime.tasks.registry import make_task
 from throughtime.training import journal as module
 from throughtime.training.card import is_ended, write_card
 from throughtime.training.curve import draw_curve
@@ -45,7 +45,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def loaded(run):
     recipe = throughtime.load(run).recipe
-    return recipe, prepare(recipe.text)
+    return recipe, make_task(recipe).read()
 
 
 @pytest.fixture

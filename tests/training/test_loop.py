@@ -14,7 +14,7 @@ import throughtime
 from throughtime import recipe as recipes
 from throughtime.errors import TerminationError, ThroughtimeError
 from throughtime.models.language import LanguageModel
-from throughtime.training import loop
+from throughtime.tasks import language
 from throughtime.training.display import Display, quoted
 
 TEXT = "the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs.\n" * 60
@@ -143,8 +143,10 @@ def test_what_a_run_folder_holds(text, tmp_path):
 
 def patch_estimates(monkeypatch, measures):
     """Validations find these nats per token, one after the other."""
-    given, estimate = iter(measures), loop.estimate
-    monkeypatch.setattr(loop, "estimate", lambda *read: (f := estimate(*read))._replace(nats=f.tokens * next(given)))
+    given, estimate = iter(measures), language.estimate
+    monkeypatch.setattr(
+        language, "estimate", lambda *read: (f := estimate(*read))._replace(nats=f.tokens * next(given))
+    )
 
 
 def test_best_is_the_best_and_last_the_last(text, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ import torch
 from helpers import workers_of
 from throughtime import recipe as recipes
 from throughtime.errors import SettingError
-from throughtime.text.dataset import prepare
+from throughtime.tasks.registry import make_task
 from throughtime.training.checkpoint import Checkpoints
 from throughtime.training.learner import Learner
 from throughtime.training.ranks import Ranks
@@ -65,11 +65,11 @@ import json, sys, throughtime
 
 def held(recipe):
     "Of each parameter the rows of its weights, its gradient and its means that this process holds."
-    from throughtime.text.dataset import prepare
+    from throughtime.tasks.registry import make_task
     from throughtime.training.learner import Learner
     from throughtime.training.ranks import this_rank
     recipe = throughtime.recipe.build(recipe)
-    learner = Learner(recipe, prepare(recipe.text), this_rank())
+    learner = Learner(recipe, make_task(recipe).read(), this_rank())
     optimise, found = learner.optimiser.step, {}
 
     def look():
@@ -258,4 +258,4 @@ def test_lanes_are_dealt_to_neighbours_and_none_is_left_out():
 def test_more_processes_than_lanes_are_refused(text):
     recipe = recipes.build({**SMALL, "text": {"sources": [text]}})
     with pytest.raises(SettingError, match=r"streams.lanes must be at least the number of processes, 6, got 5"):
-        Learner(recipe, prepare(recipe.text), Ranks(0, 6))
+        Learner(recipe, make_task(recipe).read(), Ranks(0, 6))

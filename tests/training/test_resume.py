@@ -217,7 +217,7 @@ def test_a_run_that_was_cut_behind_its_last_step_is_brought_to_its_end(text, unc
 
 def test_patience_that_is_used_up_can_be_raised(text, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr("throughtime.training.loop.estimate", lambda *_: Measure(1e9, 1, 1, 1, 0, 0))
+        patched.setattr("throughtime.tasks.language.estimate", lambda *_: Measure(1e9, 1, 1, 1, 0, 0))
         ended = throughtime.train(tree(text, patience=1, validations=6), tmp_path / "run")
     assert (ended.ending, ended.steps) == ("patience", 8)
     with pytest.raises(ThroughtimeError, match=r"has used up its patience after 8 steps; .* --set training.patience=2"):

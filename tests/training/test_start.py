@@ -160,7 +160,7 @@ def test_a_run_from_standard_input_does_not_wait_for_a_terminal(text, tmp_path, 
     more = {"training": {"steps": 10}}
     master, terminal = os.openpty()
     empty, silent = os.pipe()
-    monkeypatch.setattr("throughtime.training.start.INPUT_SECONDS", 0.1)
+    monkeypatch.setattr("throughtime.tasks.files.INPUT_SECONDS", 0.1)
     with os.fdopen(terminal) as shown, os.fdopen(empty) as nothing, open(os.devnull) as null:
         for stream in (shown, nothing, null, None):
             monkeypatch.setattr("sys.stdin", stream)

@@ -158,11 +158,7 @@ def _report(result: Result) -> None:
 
     lines = [f"{result.steps:,} steps in {result.seconds:.0f} s ({result.ending})"]
     if result.measure is not None:
-        found = result.measure
-        lines.append(
-            f"{result.split} split, {found.tokens:,} tokens: perplexity {found.perplexity:.3f} per {result.kind} "
-            f"({found.nats_per_token:.4f} nats), {found.bits_per_byte:.4f} bits per byte"
-        )
+        lines.append(f"{result.split} split: {result.measure.line()}")
     if result.sample:
         lines += ["sample:", *quoted(result.sample).split("\n")]
     lines += [f"curve:  {result.folder / 'curve.svg'}", f"run:    {result.folder}"]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from throughtime.cells.stack import Stack
 from throughtime.cells.state import State
+from throughtime.folder import Description
 from throughtime.streams.batch import Batch
 
 
@@ -73,6 +74,10 @@ class SequenceModel(nn.Module, ABC):
     @abstractmethod
     def stack_inputs(self, inputs: Any) -> Tensor:
         """What the first layer reads, [..., D], for inputs of a batch."""
+
+    @abstractmethod
+    def description(self) -> Description:
+        """What model.json says of the model, without what only its data know."""
 
     @abstractmethod
     def sibling(self) -> Self:

@@ -20,6 +20,7 @@ from throughtime.cells.stack import Stack
 from throughtime.cells.state import State
 from throughtime.cells.weights import uninitialised, whole_size
 from throughtime.errors import SettingError, ThroughtimeError
+from throughtime.folder import Description
 from throughtime.models.base import Losses, SequenceModel
 from throughtime.models.output import target_nats
 from throughtime.recipe import Model
@@ -76,6 +77,9 @@ class LanguageModel(SequenceModel):
         sizes = f"vocabulary_size={self.vocabulary_size}, embedding_size={self.embedding.shape[1]}"
         sizes += f", hidden_size={settings.hidden_size}, layers={settings.layers}, cell={settings.cell}"
         return sizes + ", tied" * settings.tied + f", dropout={settings.dropout:g}" * bool(settings.dropout)
+
+    def description(self) -> Description:
+        return Description(self.settings, self.vocabulary_size)
 
     def sibling(self) -> Self:
         return type(self)(self.settings, self.vocabulary_size)

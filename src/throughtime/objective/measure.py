@@ -32,6 +32,12 @@ class Measure(NamedTuple):
     """Predicted tokens that the vocabulary lacks."""
     reading: str = ""
     """How the text was read, such as `64 lanes`; empty for an estimate."""
+    kind: str = "token"
+    """What a token is, such as `char`."""
+
+    @property
+    def score(self) -> float:
+        return self.nats_per_token
 
     @property
     def nats_per_token(self) -> float:
@@ -60,6 +66,13 @@ class Measure(NamedTuple):
         figures = ("tokens", "bytes", "nats_per_token", "perplexity", "bits_per_char", "bits_per_byte")
         found = {name: getattr(self, name) for name in figures} | {"unknown_share": self.unknown / self.tokens}
         return found | ({"reading": self.reading} if self.reading else {})
+
+    def line(self) -> str:
+        """The figures in a line."""
+        return (
+            f"{self.nats_per_token:.4f} nats/token, perplexity {self.perplexity:.3f} per {self.kind}, "
+            f"{self.bits_per_byte:.4f} bits per byte"
+        )
 
 
 def measure(nats: float, tokens: int, facts: Facts) -> Measure:

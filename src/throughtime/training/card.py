@@ -9,7 +9,7 @@ from pathlib import Path
 
 from throughtime.durable import replace_file
 from throughtime.recipe import Recipe
-from throughtime.text.dataset import Dataset, describe
+from throughtime.tasks.base import Data
 from throughtime.training.journal import Ended, Entries
 from throughtime.untrusted import printable, read_file
 from throughtime.version import VERSION
@@ -31,24 +31,24 @@ def is_ended(folder: Path) -> bool:
     return any(line.startswith(_LAST.encode()) for line in read_file(card).splitlines())
 
 
-def write_card(path: Path, recipe: Recipe, dataset: Dataset, entries: Entries) -> None:
+def write_card(path: Path, recipe: Recipe, data: Data, entries: Entries) -> None:
     """Write the card of the run whose folder `path` lies in; facts that its journal has lost are left out."""
-    model, tokenizer = recipe.model, dataset.tokenizer
+    model = recipe.model
     begun, ended = entries.begun, entries.ended
     lines = [
         f"# {printable(path.parent.resolve().name)}",
         "",
-        f"A recurrent language model: {model.layers} layer(s) of {model.cell}, {model.hidden_size} units, "
+        f"A recurrent {data.task} model: {model.layers} layer(s) of {model.cell}, {model.hidden_size} units, "
         + (f"{begun.parameters:,} parameters, " if begun else "")
-        + f"{tokenizer.vocabulary_size:,} {tokenizer.kind} tokens. Made with throughtime {VERSION}.",
+        + f"{data.headline()}. Made with throughtime {VERSION}.",
         "",
         "![loss curve](curve.svg)",
         "",
         "## Trained on",
         "",
-        *(f"- {printable(name)}" for name in recipe.text.sources),
+        *(f"- {printable(name)}" for name in data.sources()),
         "",
-        *(f"- {describe(name, tokenizer, ids)}" for name, ids in dataset.splits().items()),
+        *(f"- {line}" for line in data.describe_splits()),
         "",
         (f"{ended.step:,} steps in {ended.seconds:,.0f} s ({ended.ending}), " if ended else "")
         + f"seed {recipe.training.seed}"
@@ -56,7 +56,7 @@ def write_card(path: Path, recipe: Recipe, dataset: Dataset, entries: Entries) -
         + ". Every setting is in [recipe.toml](recipe.toml).",
     ]
     if ended and ended.split:
-        lines += _figures(ended, ended.split, tokenizer.kind)
+        lines += _figures(data, ended, ended.split)
     if entries.sampled:
         sample = printable(entries.sampled.text, several_lines=True)
         lines += ["", "## Sample", "", *(f"    {line}" for line in sample.rstrip("\n").split("\n"))]
@@ -65,22 +65,12 @@ def write_card(path: Path, recipe: Recipe, dataset: Dataset, entries: Entries) -
     replace_file(path, ("\n".join(lines) + "\n").encode())
 
 
-def _figures(ended: Ended, split: str, kind: str) -> list[str]:
-    figures = {
-        "nats per token": (ended.nats_per_token, ".4f"),
-        f"perplexity per {kind} token": (ended.perplexity, ".4f"),
-        "bits per byte of the text": (ended.bits_per_byte, ".4f"),
-        "unknown tokens": (ended.unknown_share, ".3%"),
-    }
+def _figures(data: Data, ended: Ended, split: str) -> list[str]:
     return [
         "",
         f"## Measured on the {split} split",
         "",
         "| figure | value |",
         "| --- | --- |",
-        f"| tokens predicted | {ended.tokens:,} |",
-        *(
-            f"| {name} | {'not finite' if value is None else format(value, form)} |"
-            for name, (value, form) in figures.items()
-        ),
+        *(f"| {name} | {value} |" for name, value in data.figures(ended.model_dump())),
     ]

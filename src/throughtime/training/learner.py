@@ -21,10 +21,10 @@ from throughtime.gradient.clipping import Clipping
 from throughtime.gradient.truncation import Behind, Position, Truncation, make_truncation
 from throughtime.machine import memory
 from throughtime.models.base import SequenceModel, count_parameters, to_tensors
-from throughtime.models.language import LanguageModel
+from throughtime.models.registry import make_model
 from throughtime.recipe import NonNegative, Recipe, Whole
-from throughtime.streams.batches import BatchIndex, BatchSource, make_stream_batches
-from throughtime.text.dataset import Dataset
+from throughtime.streams.batches import BatchIndex, BatchSource
+from throughtime.tasks.base import Data
 from throughtime.training.optimiser import learning_rate, optimiser
 from throughtime.training.ranks import Ranks
 from throughtime.training.signs import Signs, gradient_norms, signs
@@ -83,19 +83,19 @@ class Learner:
 
     Args:
         recipe: the settings.
-        dataset: what is read.
+        data: what is read.
         ranks: which process this is.
 
     Raises:
         ThroughtimeError: as `cut` and `check_model` do.
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, ranks: Ranks):
+    def __init__(self, recipe: Recipe, data: Data, ranks: Ranks):
         seed = recipe.training.seed
         self.recipe, self.ranks = recipe, ranks
-        self.truncation, self.source = cut(recipe, dataset, ranks)
-        check_model(recipe, dataset.tokenizer.vocabulary_size)
-        self.model = LanguageModel(recipe.model, dataset.tokenizer.vocabulary_size, torch.Generator().manual_seed(seed))
+        self.truncation, self.source = cut(recipe, data, ranks)
+        check_model(recipe, data)
+        self.model = make_model(data.task, recipe.model, data.sizes(), torch.Generator().manual_seed(seed))
         self.model.eval()  # `noise` says what is dropped; a pass without it, as `signs` makes, is meant
         self.shards = _shards(self.model, ranks) if recipe.training.shard and ranks.count > 1 else None
         self.parameters = list(self.model.parameters())
@@ -232,8 +232,8 @@ class Learner:
         return self.model.initial_state(len(self.source.own))
 
 
-def cut(recipe: Recipe, dataset: Dataset, ranks: Ranks) -> tuple[Truncation, BatchSource]:
-    """How far back the gradient goes, and the windows of the training text.
+def cut(recipe: Recipe, data: Data, ranks: Ranks) -> tuple[Truncation, BatchSource]:
+    """How far back the gradient goes, and the batches of the training split.
 
     Raises:
         SettingError: where there are fewer lanes than processes.
@@ -245,10 +245,10 @@ def cut(recipe: Recipe, dataset: Dataset, ranks: Ranks) -> tuple[Truncation, Bat
             f"streams.lanes must be at least the number of processes, {ranks.count}, got {streams.lanes}"
         )
     way = make_truncation(recipe.gradient, streams.window, seed)
-    return way, make_stream_batches(dataset.train, streams, seed, way.lengths, ranks.own(streams.lanes))
+    return way, data.batches(way.lengths, ranks.own(streams.lanes))
 
 
-def check_model(recipe: Recipe, vocabulary_size: int) -> None:
+def check_model(recipe: Recipe, data: Data) -> None:
     """Refuse a model that this machine's memory could not hold in training: its weights, their gradients and means.
 
     Raises:
@@ -256,14 +256,14 @@ def check_model(recipe: Recipe, vocabulary_size: int) -> None:
     """
     try:
         with torch.device("meta"):
-            model = LanguageModel(recipe.model, vocabulary_size)
+            model = make_model(data.task, recipe.model, data.sizes())
     except NotImplementedError:  # somebody's cell that cannot be made without memory
         return
     parameters = count_parameters(model)
     needed = parameters * FLOAT_BYTES * (1 if recipe.training.shard else HELD)
     if (there := memory()) is not None and needed > there:
         raise SettingError(
-            f"a model of {recipe.model.layers} x {recipe.model.hidden_size:,} units and {vocabulary_size:,} tokens has "
+            f"a model of {recipe.model.layers} x {recipe.model.hidden_size:,} units and {data.headline()} has "
             f"{parameters:,} parameters and takes {needed / 1e9:,.0f} GB to train, and this machine has "
             f"{there / 1e9:,.0f} GB; lower model.hidden_size or model.layers"
         )

@@ -19,12 +19,12 @@ from throughtime import folder as folders
 from throughtime import recipe as recipes
 from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.recipe import Recipe, Training
-from throughtime.text.dataset import Dataset
+from throughtime.tasks.base import Data
+from throughtime.tasks.registry import make_task
 from throughtime.training.card import CARD, is_ended
 from throughtime.training.checkpoint import Checkpoint, Checkpoints
 from throughtime.training.facts import accepted, recipe_of
 from throughtime.training.ranks import Ranks
-from throughtime.training.run import settled
 from throughtime.untrusted import printable
 from throughtime.version import VERSION
 
@@ -85,7 +85,8 @@ def find_checkpoint(folder: Path, changes: Mapping[str, Any]) -> Resumed:
         notes.append(f"{folder} was ended before its first checkpoint: it begins anew")
     else:
         raise ThroughtimeError(f"there is no run in {folder} to go on with; leave --resume out to begin one")
-    wanted = settled(recipes.build(recipes.change(told.model_dump(mode="json"), changes)))
+    wanted = recipes.build(recipes.change(told.model_dump(mode="json"), changes))
+    wanted = make_task(wanted).settled()
     _refuse_others(folder, recipe, wanted)
     return Resumed(wanted, found.checkpoint, notes)
 
@@ -183,18 +184,10 @@ def share(found: Checkpoint | None, ranks: Ranks, keep: Keep) -> Checkpoint | No
     return Checkpoint(about["step"], arrays, about["facts"], Path(about["folder"]))
 
 
-def identity(dataset: Dataset) -> dict[str, Any]:
-    """Which text is read, and in which tokens: by digests."""
-    return {
-        "text": {name: ids.facts.text for name, ids in dataset.splits().items()},
-        "tokeniser": dataset.tokenizer.digest,
-    }
-
-
-def circumstances(dataset: Dataset, ranks: Ranks) -> dict[str, Any]:
+def circumstances(data: Data, ranks: Ranks) -> dict[str, Any]:
     """What a run must find again, or the numbers would be others: the text; and what it should, to the last bit."""
     return {
-        **identity(dataset),
+        **data.fingerprints(),
         "machine": {
             "throughtime": VERSION,
             "PyTorch": torch.__version__,

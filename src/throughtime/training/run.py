@@ -20,15 +20,14 @@ from throughtime import folder as folders
 from throughtime.durable import is_temporary, make_own_folder
 from throughtime.errors import ThroughtimeError
 from throughtime.folder import RECIPE
+from throughtime.models.base import SequenceModel
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Recipe, Text, expanded
+from throughtime.recipe import Recipe
 from throughtime.text import tokenizer as tokenizers
-from throughtime.text.sources import BUILTIN, STANDARD_INPUT
 from throughtime.text.tokenizer import Tokenizer
 from throughtime.training.card import is_ended
 from throughtime.training.launch import LAUNCH
 from throughtime.training.lock import LOCK
-from throughtime.untrusted import is_utf8
 from throughtime.version import VERSION
 
 
@@ -85,23 +84,22 @@ class Whereabouts:
         return found.st_dev, found.st_ino
 
 
-def free_folder(out: str | Path | None, text: Text) -> Path:
-    """The folder for a new run, not made yet: `out`, or the next free name under runs/, after the text.
+def free_folder(name: str) -> Path:
+    """The folder for a new run, not made yet: the next free one under runs/ of this name."""
+    free = (Path("runs", name + (f"-{n}" if n > 1 else "")) for n in count(1))
+    return next(folder for folder in free if not folder.exists())
+
+
+def check_free(folder: Path) -> None:
+    """Check that a new run may use a folder.
 
     Raises:
-        ThroughtimeError: where `out` holds something already, be it an unfinished run.
+        ThroughtimeError: where it holds something already, be it an unfinished run.
     """
-    if out is not None:
-        folder = expanded(out)
-        if (folder / RECIPE).exists() and not is_ended(folder):
-            raise ThroughtimeError(f"{folder} holds an unfinished run; go on with --resume, or give another --out")
-        if folder.exists() and (not folder.is_dir() or not all(map(_was_left_by_killed, folder.iterdir()))):
-            raise ThroughtimeError(f"{folder} holds something already; give --out a folder that is new or empty")
-        return folder
-    first = text.sources[0] if text.sources else ""
-    stem = Path(first.replace("*", "").replace(":", "-")).stem.strip("-") or "text"
-    free = (Path("runs", f"{stem}-{text.tokens}" + (f"-{n}" if n > 1 else "")) for n in count(1))
-    return next(folder for folder in free if not folder.exists())
+    if (folder / RECIPE).exists() and not is_ended(folder):
+        raise ThroughtimeError(f"{folder} holds an unfinished run; go on with --resume, or give another --out")
+    if folder.exists() and (not folder.is_dir() or not all(map(_was_left_by_killed, folder.iterdir()))):
+        raise ThroughtimeError(f"{folder} holds something already; give --out a folder that is new or empty")
 
 
 def _was_left_by_killed(path: Path) -> bool:
@@ -110,32 +108,12 @@ def _was_left_by_killed(path: Path) -> bool:
     return names and stat.S_ISREG(path.lstat().st_mode)
 
 
-def settled(recipe: Recipe) -> Recipe:
-    """The recipe with its files named from the root, so that it means the same from any folder.
-
-    Below a folder whose name is not UTF-8, they stay as they were named: recipe.toml cannot hold the whole path.
-    """
-
-    def from_root(names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name if name in (*STANDARD_INPUT, *BUILTIN) else _from_root(name) for name in names)
-
-    text = recipe.text
-    moved = {name: from_root(getattr(text, name)) for name in ("sources", "valid", "test")}
-    return recipe.model_copy(update={"text": text.model_copy(update=moved)})
-
-
-def _from_root(name: str) -> str:
-    whole = str(expanded(name).absolute())
-    return whole if is_utf8(whole) else name
-
-
 def save_model(
     folder: Path,
-    model: LanguageModel,
+    model: SequenceModel,
     facts: Mapping[str, Any],
     weights: Mapping[str, Tensor] | None = None,
-    tokenizer: Tokenizer | None = None,
-    separator: str | None = None,
+    description: folders.Description | None = None,
 ) -> None:
     """Write a model folder's own two files, or put new ones in their place, at no moment without a model there.
 
@@ -144,15 +122,12 @@ def save_model(
         model: what it is.
         facts: what is worth knowing of how the weights came about.
         weights: by name; None: the model's.
-        tokenizer: the one that the model was trained with; None: it is not written down.
-        separator: the text that ended documents, empty where there was none; None: it is not written down.
+        description: what model.json says of it; None: the model's own, which knows nothing of the data.
     """
     arrays = model.state_dict() if weights is None else weights
     make_own_folder(folder)
     folders.write_weights(folder, {name: array.numpy() for name, array in arrays.items()})
-    fingerprint = None if tokenizer is None else tokenizer.fingerprint
-    described = folders.Description(model.settings, model.vocabulary_size, fingerprint, separator)
-    folders.write_description(folder, described, VERSION, facts)
+    folders.write_description(folder, description or model.description(), VERSION, facts)
 
 
 def load_model(folder: Path, vocabulary_size: int, tokenizer: str | None = None) -> LanguageModel:

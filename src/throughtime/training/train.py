@@ -16,7 +16,8 @@ from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.folder import RECIPE
 from throughtime.machine import usable_threads
 from throughtime.recipe import Recipe
-from throughtime.text.dataset import Dataset, prepare
+from throughtime.tasks.base import Data, Task
+from throughtime.tasks.registry import make_task
 from throughtime.training.display import Display, Silence
 from throughtime.training.introduction import introduction
 from throughtime.training.launch import begun_here, claim, release
@@ -24,9 +25,9 @@ from throughtime.training.learner import Learner
 from throughtime.training.lock import locked
 from throughtime.training.loop import Result, Trainer
 from throughtime.training.ranks import Ranks, others_needed, started_again, this_rank
-from throughtime.training.resume import find_checkpoint, identity
-from throughtime.training.run import free_folder, settled
-from throughtime.training.start import await_input, prepare_again, refuse_no_run, refuse_streams
+from throughtime.training.resume import find_checkpoint
+from throughtime.training.run import check_free, free_folder
+from throughtime.training.start import refuse_no_run
 
 
 def train(
@@ -74,9 +75,9 @@ def resume(out: str | Path, changes: Mapping[str, Any] | None = None, display: D
 
 def dry_run(recipe: Recipe) -> list[str]:
     """What `train` would say first. The text is read and tokenised, the model built, nothing trained or written."""
-    dataset = prepare(recipe.text)
-    learner = Learner(recipe, dataset, Ranks())
-    return introduction(recipe, dataset, learner.source, learner.model)
+    data = make_task(recipe).read()
+    learner = Learner(recipe, data, Ranks())
+    return introduction(recipe, data, learner.source, learner.model)
 
 
 def _recipe(given: Recipe | Mapping[str, Any] | str | Path) -> Recipe:
@@ -115,14 +116,15 @@ def _begin(recipe: Recipe, out: Path | None, display: Display | None, mine: Rank
             raise ThroughtimeError("the processes were started again, and only --out tells which run was theirs")
         if begun_here(out, mine) and mine.share(b"1" if mine.leads and (out / RECIPE).exists() else b""):
             return _go_on(out, {}, display, mine)
-    refuse_streams(recipe.text, mine.count)
-    dataset = _prepared(recipe, mine, lambda: prepare(recipe.text))
-    folder = Path(os.fsdecode(mine.share(os.fsencode(free_folder(out, recipe.text)) if mine.leads else b"")))
+    task = make_task(recipe)
+    task.refuse_streams(mine.count)
+    data = _read(recipe, mine, task.read)
+    folder = Path(os.fsdecode(mine.share(os.fsencode(_new_folder(out, task)) if mine.leads else b"")))
     with _held(folder, mine), closing(_shown(display, mine)) as shown:
         if mine.leads:
-            free_folder(folder, recipe.text)  # another training may have come first
+            check_free(folder)  # another training may have come first
             claim(folder)
-        result = Trainer(settled(recipe), dataset, folder, shown, mine).run(None)
+        result = Trainer(task.settled(), data, folder, shown, mine).run(None)
         if mine.leads:
             release(folder)
         return result
@@ -137,28 +139,36 @@ def _go_on(folder: Path, changes: Mapping[str, Any], display: Display | None, mi
             shown.say(note)
         tree = json.loads(mine.share(json.dumps(found.recipe.model_dump(mode="json") if found else {}).encode()))
         recipe = recipes.build(tree)
-        refuse_streams(recipe.text, mine.count)
-        await_input(recipe.text, changes, folder)
-        dataset = _prepared(recipe, mine, lambda: prepare_again(recipe.text, folder))
-        result = Trainer(recipe, dataset, folder, shown, mine).run(found.checkpoint if found else None)
+        task = make_task(recipe)
+        task.refuse_streams(mine.count)
+        task.await_input(changes, folder)
+        data = _read(recipe, mine, lambda: task.read_again(folder))
+        result = Trainer(recipe, data, folder, shown, mine).run(found.checkpoint if found else None)
         if mine.leads:
             release(folder)
         return result
 
 
-def _prepared(recipe: Recipe, mine: Ranks, read: Callable[[], Dataset]) -> Dataset:
-    """The text, read by one process of a machine first; and as many threads as are this process's."""
+def _new_folder(out: Path | None, task: Task) -> Path:
+    if out is None:
+        return free_folder(task.run_name())
+    check_free(out)
+    return out
+
+
+def _read(recipe: Recipe, mine: Ranks, read: Callable[[], Data]) -> Data:
+    """The data, read by one process of a machine first; and as many threads as are this process's."""
     threads = max(1, usable_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     torch.set_num_threads(min(recipe.training.threads or threads, threads))
     with mine.in_turn():
-        dataset = read()
-    digests = json.dumps(identity(dataset)).encode()
+        data = read()
+    digests = json.dumps(data.fingerprints()).encode()
     if mine.share(digests) != digests:
         raise ThroughtimeError(
-            f"{', '.join(recipe.text.sources)} is another text here than where the first process runs; "
+            f"{', '.join(data.sources())} is another text here than where the first process runs; "
             "give every machine the same"
         )
-    return dataset
+    return data
 
 
 def _held(folder: Path, mine: Ranks) -> AbstractContextManager[None]:

@@ -1,0 +1,31 @@
+"""The models by the names of their tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from throughtime.models.base import SequenceModel
+from throughtime.models.language import LanguageModel
+from throughtime.recipe import Model
+
+MODELS: dict[str, Callable[..., SequenceModel]] = {"language": LanguageModel}
+
+
+def make_model(
+    task: str, settings: Model, sizes: Mapping[str, Any], generator: torch.Generator | None = None
+) -> SequenceModel:
+    """The model of a task.
+
+    Args:
+        task: its name.
+        settings: sizes and the kind of cell.
+        sizes: the sizes that come from the data (`tasks.base.Data.sizes`).
+        generator: seeds the initial parameters.
+
+    Raises:
+        SettingError: where a setting cannot be, or memory does not hold the parameters.
+    """
+    return MODELS[task](settings, **sizes, generator=generator)

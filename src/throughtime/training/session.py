@@ -1,0 +1,90 @@
+"""What the parts of one training share: the settings, the data, the run folder, the display, the processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+from throughtime.folder import JOURNAL
+from throughtime.recipe import Recipe
+from throughtime.tasks.base import Data
+from throughtime.training.display import Display, Moment
+from throughtime.training.journal import Journal, Recent
+from throughtime.training.learner import Learner
+from throughtime.training.ranks import Ranks
+from throughtime.training.watch import Watch
+
+
+@final
+@dataclass
+class Session:
+    """One training in one process. Of several processes, the one that leads writes and speaks.
+
+    Attributes:
+        learner: the model, its optimizer and the place in the data.
+        journal: the journal of the run.
+        watch: what a checkpoint keeps of the validations and warnings.
+        recent: means over the steps since the last entry in the journal.
+        seconds: time of the training so far.
+    """
+
+    recipe: Recipe
+    data: Data
+    folder: Path
+    display: Display
+    ranks: Ranks
+    learner: Learner = field(init=False)
+    journal: Journal = field(init=False)
+    watch: Watch = field(default_factory=Watch)
+    recent: Recent = field(default_factory=Recent)
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.learner = Learner(self.recipe, self.data, self.ranks)
+        self.journal = Journal(self.folder / JOURNAL, writes=self.ranks.leads)
+
+    @property
+    def steps(self) -> int:
+        return self.learner.counts.steps
+
+    def say_once(self, name: str, line: str | None) -> None:
+        """Say a line, which has a name, unless it was said before; None: nothing."""
+        if line is not None and name not in self.watch.warned:
+            self.watch.warned.append(name)
+            self.display.say(line)
+
+    def show(self, progress: float, seconds_left: float | None) -> None:
+        """Show how the training stands.
+
+        Args:
+            progress: share of the budget used, 0 to 1.
+            seconds_left: until the budget is used up; None where that is not known.
+        """
+        self.display.show(
+            Moment(
+                step=self.steps,
+                progress=progress,
+                nats_per_token=self.recent.loss,
+                tokens_per_second=self.recent.tokens_per_second,
+                seconds=self.seconds,
+                seconds_left=seconds_left,
+            )
+        )
+
+    def enter_train(self) -> None:
+        """Write the means since the last entry into the journal."""
+        counts, recent = self.learner.counts, self.recent
+        self.journal.write(
+            "train",
+            step=counts.steps,
+            epoch=self.learner.position.at.epoch,
+            tokens=counts.tokens,
+            **{self.data.loss_name: recent.loss},
+            gradient_norm=recent.norm,
+            clipped_share=recent.clipped,
+            learning_rate=counts.rate,
+            seconds=round(self.seconds, 3),
+            tokens_per_second=round(recent.tokens_per_second),
+        )
+        self.recent = Recent(recent.loss, recent.tokens_per_second)
