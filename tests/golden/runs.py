@@ -26,7 +26,7 @@ SECTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "sequential, variable, normal": {"gradient": {"truncation": "variable"}},
     "sequential, variable, geometric": {"gradient": {"truncation": "variable", "lengths": "geometric"}},
     "sequential, random": {"gradient": {"truncation": "random", "cut": 0.08, "cut_end": 0.04}},
-    "sequential, none": {"gradient": {"truncation": "none", "memory": 4}, "training": {"steps": 12}},
+    "sequential, none": {"gradient": {"truncation": "none"}, "training": {"steps": 12}},
     "random, fixed": {"streams": {"partition": "random"}},
     "random, random": {"streams": {"partition": "random"}, "gradient": {"truncation": "random"}},
     "gru in bf16, signs": {
@@ -55,11 +55,13 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="JSON file to write")
     parser.add_argument("--compare", type=Path, metavar="JSON", help="JSON file of another source")
     parser.add_argument("--only", default="", metavar="TEXT", help="trainings whose names have this in them")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
     found = {
-        f"{name}, {processes} processes": _train(sections, processes)
+        f"{name}, {processes} processes": _train(sections, processes, options.threads)
         for name, sections in SECTIONS.items()
-        for processes in (1, 2)
+        for processes in options.processes
         if options.only in f"{name}, {processes} processes"
     }
     options.out.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
@@ -67,13 +69,14 @@ def main() -> None:
         _compare(json.loads(options.compare.read_text("utf-8")), found)
 
 
-def _train(sections: dict[str, dict[str, Any]], processes: int) -> dict[str, Any]:
+def _train(sections: dict[str, dict[str, Any]], processes: int, threads: int) -> dict[str, Any]:
     """Losses in the journal, the last validation and a digest of the last weights."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "text.txt").write_text(_text(), "utf-8")
         settings = {key: {**values, **sections.get(key, {})} for key, values in COMMON.items()}
         settings["gradient"] = sections.get("gradient", {})
+        settings["training"] = {**settings["training"], "threads": threads}
         assignments = [
             f"{section}.{key}={json.dumps(value)}"
             for section, values in settings.items()

@@ -267,3 +267,14 @@ def test_windows_of_drawn_lengths_leave_nothing_out():
 def test_settings_that_do_not_go_together_are_named(tree, message):
     with pytest.raises(ValueError, match=message):
         build(tree)
+
+
+def test_the_memory_of_a_window_is_the_same_whatever_memory_was_used_before():
+    model, source = network(hidden_size=16, layers=2), text()
+    state = model.initial_state(LANES)
+    found = set()
+    for size in range(1, 6):
+        used = [torch.zeros(500 * size) for _ in range(20)]
+        del used[::2]
+        found.add(whole._kept_bytes(model, source, BatchIndex(), state, None))
+    assert len(found) == 1

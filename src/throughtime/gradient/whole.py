@@ -101,16 +101,18 @@ def _kept_bytes(
 ) -> int:
     """Bytes that one window keeps for its way back, beside the parameters."""
     known = {parameter.data_ptr() for parameter in model.parameters()}
-    found: dict[int, int] = {}
+    found: dict[int, torch.UntypedStorage] = {}
 
-    def weigh(tensor: Tensor) -> None:  # keeps nothing: a tensor that its own graph kept would never be freed
+    def weigh(tensor: Tensor) -> None:
+        # Memory that was freed meanwhile could be given out again, and be counted once for two tensors. It is the
+        # memory that is held, not the tensor: one that its own graph kept would never be freed.
         memory = tensor.untyped_storage()
         if memory.data_ptr() not in known:
-            found[memory.data_ptr()] = memory.nbytes()
+            found[memory.data_ptr()] = memory
 
     with saved_tensors_hooks(weigh, lambda kept: kept):
         _loss(model, source, source[at], state, noise)
-    return sum(found.values())
+    return sum(memory.nbytes() for memory in found.values())
 
 
 def _loss(
