@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "throughtime"
 FLOORS = [
-    {"errors", "durable", "version", "machine", "untrusted", "recipe", "recipes", "folder"},
+    {"errors", "durable", "version", "machine", "untrusted", "recipe", "recipes", "folder", "states"},
     {"text"},
     {"streams"},
     {"engine"},
@@ -27,6 +27,7 @@ FLOORS = [
 ABOVE = {part: set().union(*FLOORS[:level]) for level, floor in enumerate(FLOORS) for part in floor}
 ABOVE["runtime"] = {*FLOORS[0], "text", "engine"}
 ABOVE["untrusted"] = {"errors"}
+ABOVE["states"] = set()
 ABOVE["recipe"] = {"errors", "version", "untrusted"}
 ABOVE["durable"] = {"errors", "untrusted"}
 ABOVE["folder"] = {"errors", "durable", "recipe", "untrusted"}
