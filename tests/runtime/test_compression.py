@@ -26,7 +26,7 @@ from throughtime.errors import ThroughtimeError
 from throughtime.runtime import compression, reference
 from throughtime.runtime import network as networks
 from throughtime.runtime.compression import CODED, END, MAGIC, SAME, STORED, compress, decompress, read_header
-from throughtime.runtime.parts import shapes
+from throughtime.runtime.parts import built, shapes
 from throughtime.text import tokenizer as tokenizers
 
 TEXT = ("It was the best of times, it was the worst of times, it was the age of wisdom…\n" * 40).encode()
@@ -270,12 +270,9 @@ def test_a_tokeniser_that_loses_text_is_refused(place):
     library.enable_truncation(20)
     lossy = tokenizers.LibraryTokenizer("bpe", library, whole.pieces, None)
     loaded = runtime.load(place)
-    model = runtime.Model(
-        loaded.settings,
-        {name: np.zeros(shape, np.float32) for name, shape in shapes(loaded.settings, lossy.vocabulary_size).items()},
-        lossy,
-        loaded.digest,
-    )
+    wanted = shapes(loaded.settings, lossy.vocabulary_size)
+    network = runtime.Network(*built(loaded.settings, {name: np.zeros(wanted[name], np.float32) for name in wanted}))
+    model = runtime.Model(loaded.settings, network, lossy, loaded.digest)
     with pytest.raises(ThroughtimeError, match="does not give back what it reads"):
         compressed(model, TEXT)
 

@@ -334,6 +334,11 @@ def _singles(tokenizer: Tokenizer) -> dict[int, int]:
 
 
 def _header_of(model: Model, adapt: bool) -> Header:
+    if not model.network.has_kernels:
+        raise ThroughtimeError(
+            f"a model of the cell {model.settings.cell!r} cannot compress: only kernels give the same bits again, "
+            "and this cell has none"
+        )
     kernels = engine.level() or "reference"
     return Header(model.digest, model.tokenizer.digest, model.network.weights, kernels, adapt, model.separator)
 

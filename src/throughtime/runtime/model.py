@@ -64,11 +64,9 @@ def load(run: str | Path, weights: str | None = None, threads: int = 0) -> Model
     parts = read_parts(run)
     return Model(
         parts.settings,
-        parts.weights.arrays,
+        Network(*built(parts.settings, parts.weights.arrays), weights or parts.weights.held, threads),
         parts.tokenizer,
         parts.weights.digest,
-        weights or parts.weights.held,
-        threads,
         separator=parts.separator,
         home=Path(run).absolute(),
     )
@@ -91,18 +89,15 @@ class Model:
     def __init__(
         self,
         settings: Settings,
-        arrays: Mapping[str, NDArray[np.float32]],
+        network: Network,
         tokenizer: Tokenizer,
         digest: str,
-        weights: str = "float32",
-        threads: int = 0,
         *,
         separator: str = "",
         home: Path | None = None,
     ):
-        self.settings, self.tokenizer, self.digest = settings, tokenizer, digest
+        self.settings, self.network, self.tokenizer, self.digest = settings, network, tokenizer, digest
         self.vocabulary_size = tokenizer.vocabulary_size
-        self.network = Network(*built(settings, arrays), weights, threads)
         self.separator = separator
         self.documents = Network.separator(tokenizer.pieces, separator.encode())
         self._home = home
@@ -343,7 +338,8 @@ def _unpickled(
     separator: str,
     home: Path,
 ) -> Model:
-    return Model(settings, arrays, tokenizer, digest, weights, threads, separator=separator, home=home)
+    network = Network(*built(settings, arrays), weights, threads)
+    return Model(settings, network, tokenizer, digest, separator=separator, home=home)
 
 
 def _whole(ids: ArrayLike) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ Axes: T time, B batch (lane), D input, H hidden, S arrays of a state, V vocabula
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from throughtime.errors import SettingError
 from throughtime.machine import usable_threads
 from throughtime.runtime import reference
 from throughtime.runtime.arguments import whole
+from throughtime.runtime.backend import Backend
 from throughtime.text.separator import Separator
 
 Floats = NDArray[np.float32]
@@ -93,6 +94,26 @@ class Network:
         self.state_arrays = sum(form_of(layer.cell).state_arrays for layer in layers)
         self.outputs = self.hidden_size if head is None else len(head[1])
         self._feed: Any = self._native.feed_vectors if embedding is None else self._native.feed_ids
+
+    @classmethod
+    def on(cls, backend: Backend, outputs: int, state_size: int) -> Self:
+        """A network of ids whose layers another backend runs, for cells without a kernel.
+
+        Args:
+            backend: runs them.
+            outputs: V, the number of logits.
+            state_size: N, the numbers of a lane's state, which the backend takes as one array: [1, B, N].
+        """
+        network = cls.__new__(cls)
+        network.wanted_threads, network.threads, network.weights = 0, usable_threads(), "float32"
+        network._native, network._feed = backend, backend.feed_ids
+        network.outputs, network.state_arrays, network.hidden_size = outputs, 1, state_size
+        return network
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether the runtime's own kernels, or their twin in NumPy, run the layers: same input, same bits."""
+        return not isinstance(self._native, Backend) or isinstance(self._native, reference.Network)
 
     @property
     def state_tolerance(self) -> float:
@@ -266,8 +287,8 @@ def form_of(cell: str) -> Form:
     """
     if cell not in FORMS:
         raise NoKernelError(
-            f"the runtime has no kernel for the cell {cell!r}; it has {', '.join(FORMS)}; `throughtime evaluate` and "
-            "`generate` run other cells by PyTorch"
+            f"the runtime has no kernel for the cell {cell!r}; it has {', '.join(FORMS)}; `throughtime evaluate`, "
+            "`generate`, `score` and `inspect` run other cells with PyTorch"
         )
     return FORMS[cell]
 

@@ -7,17 +7,14 @@ the same way, with the same arrays. Axes: T time, B batch (lane), D input, H hid
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from throughtime.folder import whole_numbers
-from throughtime.text.separator import Separator
+from throughtime.runtime.backend import Backend, Floats, Int64, Marks
 
-Floats = NDArray[np.float32]
-Int64 = NDArray[np.int64]
-Marks = NDArray[np.uint8]
 Step = Callable[[Floats, Floats, Floats, Sequence[Floats]], tuple[Floats, ...]]
 """`(W x, U h, vectors, state) -> state`; its first array is the output."""
 
@@ -144,7 +141,8 @@ def met(array: Floats, weights: str, bounded: bool = False) -> Floats:
     return rounded(np.ascontiguousarray(array)) if weights == "bf16" else array
 
 
-class Network:
+@final
+class Network(Backend):
     """As the native one; what it is called with is checked there."""
 
     def __init__(self) -> None:
@@ -197,108 +195,11 @@ class Network:
             last = met(last, weights) @ W.T + b
         return last, after
 
-    def nats(self, logits_NV: Floats, targets_N: Int64, nats_N: NDArray[np.float64]) -> None:
-        logits = logits_NV - logits_NV.max(1, keepdims=True)
-        nats_N[:] = np.log(np.exp(logits, dtype=np.float64).sum(1)) - logits[np.arange(len(logits)), targets_N]
-
-    def probabilities(self, logits: Floats, bias: Floats, out: NDArray[np.float64]) -> None:
-        shifted = logits + bias
-        most = shifted.max(1, keepdims=True)
-        known = np.isfinite(most)  # of no other row the probabilities are known
-        parts = np.exp(np.where(known, shifted - np.where(known, most, 0), 0).astype(np.float64))
-        whole = 1 + np.where(known, np.floor(parts * ((2**24 - logits.shape[1]) / parts.sum(1, keepdims=True))), 0)
-        whole[np.arange(len(whole)), shifted.argmax(1)] += 2**24 - whole.sum(1)
-        out[:] = whole * 2.0**-24
-
     def outputs_after(self, state: Floats, threads: int) -> Floats:
         del threads
         assert self._head is not None
         W, b, weights = self._head
         return met(state[len(state) - self._layers[-1].arrays], weights) @ W.T + b
-
-    def generate(
-        self,
-        logits: Floats,
-        state: Floats,
-        samplers: Sequence[Sampler],
-        separator: Separator,
-        matched: Int64,
-        tokens: Int64,
-        threads: int,
-    ) -> None:
-        for ids_B in tokens:
-            ids_B[:] = [sampler.choose(logits_V) for sampler, logits_V in zip(samplers, logits[0], strict=True)]
-            going = ids_B >= 0
-            if not going.any():
-                continue
-            matched_G = matched[going]
-            fresh = separator.starts(ids_B[None, going], matched_G)
-            matched[going] = matched_G
-            logits[:, going], state[:, going] = self.feed_ids(ids_B[None, going], fresh, state[:, going], 1, threads)
-
-    def search(
-        self,
-        logits: Floats,
-        state: Floats,
-        separator: Separator,
-        matched: int,
-        stops: Sequence[bytes],
-        allowed: Marks | None,
-        beams: int,
-        best: int,
-        tokens: int,
-        length_penalty: float,
-        threads: int,
-    ) -> list[tuple[bytes, float, float, Floats, int]]:
-        pieces = separator.pieces
-
-        def score(nats: float, count: int) -> float:
-            return -nats / float(((5 + count) / 6) ** length_penalty)
-
-        def read(ids: Sequence[int], state: Floats, matched: Int64) -> tuple[Floats, Floats, Int64]:
-            ids_1B, matched = np.array([ids]), matched.copy()
-            fresh = separator.starts(ids_1B, matched)
-            logits_1BV, after = self.feed_ids(ids_1B, fresh, state, 1, threads)
-            return logits_1BV[0], after, matched
-
-        barred_V = np.zeros(len(pieces)) if allowed is None else np.where(allowed, 0.0, np.inf)
-        logits_BV = logits[None]
-        alive: list[tuple[bytes, float]] = [(b"", 0.0)]
-        ended: list[tuple[bytes, float, float, Floats, int]] = []
-        matched_B = np.array([matched])
-        for length in range(1, tokens + 1):
-            nats_BV = _nats(logits_BV) + np.array([nats for _, nats in alive])[:, None] + barred_V
-            following: list[tuple[bytes, float]] = []
-            parents: list[int] = []
-            ids: list[int] = []
-            for place in np.argsort(nats_BV, axis=None, kind="stable")[: 2 * beams].tolist():
-                parent, token = divmod(place, len(pieces))
-                nats = float(nats_BV[parent, token])
-                if not np.isfinite(nats) or len(following) == beams:
-                    break
-                text = alive[parent][0] + pieces[token]
-                cut = min((at for at in (text.find(stop) for stop in stops) if at >= 0), default=None)
-                if cut is None and length < tokens:
-                    following.append((text, nats))
-                    parents.append(parent)
-                    ids.append(token)
-                else:
-                    _, after, at = read([token], state[:, [parent]], matched_B[[parent]])
-                    ended.append((text[:cut], nats, score(nats, length), after, int(at[0])))
-            ended.sort(key=lambda found: -found[2])
-            # Nats only grow; at best a beam keeps its own to the end, where the penalty for length helps it most.
-            hopes = [score(nats, tokens) for _, nats in following]
-            if not following or (len(ended) >= best and max(hopes) <= ended[best - 1][2]):
-                break
-            alive = following
-            logits_BV, state, matched_B = read(ids, state[:, parents], matched_B[parents])
-        return ended[:best]
-
-
-def _nats(logits_BV: Floats) -> NDArray[np.float64]:
-    shifted: NDArray[np.float64] = logits_BV.astype(np.float64) - logits_BV.max(1, keepdims=True)
-    nats: NDArray[np.float64] = np.log(np.exp(shifted).sum(1, keepdims=True)) - shifted
-    return nats
 
 
 def random_bits(seed: int, n: int) -> int:
