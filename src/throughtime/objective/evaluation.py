@@ -10,7 +10,7 @@ is whatever has not met after two corrections.
 `estimate` is for validation during training: every lane begins with a warm-up over the text before it, and is read
 once. It costs little more than a plain pass, whatever the network.
 
-Axes: T time, B batch (lane), S arrays of a state, H hidden, W windows, K states kept.
+A state is a tuple of arrays (`states`). Axes: T time, B batch (lane), W windows, K states kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from typing import NamedTuple, Protocol, final
 import numpy as np
 from numpy.typing import NDArray
 
+from throughtime import states
 from throughtime.objective.measure import Measure, measure
+from throughtime.states import States
 from throughtime.streams.batch import Batch, Int64, Tokens, select_lanes
 from throughtime.streams.evaluation import EvaluationLanes
 from throughtime.text.ids import TokenIds
@@ -42,13 +44,11 @@ TRIAL_QUANTILE = 0.75
 """Lane, by how far its states stay apart in the trial, that stands for all of them."""
 STATES_KEPT_BYTES = 1 << 26
 
-States = NDArray[np.float32]
-"""[S, B, H]"""
 Fresh = NDArray[np.bool_]
 
 
 class Predictor(Protocol):
-    """A model that is measured. Its states are arrays [S, B, H] that go in and come back."""
+    """A model that is measured. Its states go in and come back; nothing else is assumed of their arrays' shapes."""
 
     @property
     def state_tolerance(self) -> float:
@@ -57,11 +57,11 @@ class Predictor(Protocol):
     def initial_state(self, batch_size: int) -> States: ...
 
     def nats(
-        self, inputs_TB: Int64, targets_TB: Int64, reset_TB: Fresh | None, state_SBH: States
+        self, inputs_TB: Int64, targets_TB: Int64, reset_TB: Fresh | None, state: States
     ) -> tuple[NDArray[np.float64], States]:
         """-log P of each target (nats_TB, 0 where it is negative: none), and the state."""
 
-    def advance(self, inputs_TB: Int64, reset_TB: Fresh, state_SBH: States) -> States:
+    def advance(self, inputs_TB: Int64, reset_TB: Fresh, state: States) -> States:
         """The state after a window; nothing is predicted."""
 
 
@@ -115,11 +115,11 @@ def total_nats(model: Predictor, tokens: Tokens, lanes: int | None = None) -> tu
     return total.nats, total.tokens
 
 
-def read_once(model: Predictor, layout: EvaluationLanes, state_SBH: States) -> float:
+def read_once(model: Predictor, layout: EvaluationLanes, state: States) -> float:
     """Sum of -log P over a pass through the lanes, from this state."""
     nats = 0.0
     for index in range(layout.windows):
-        nats_B, state_SBH = _predict(model, layout[index], state_SBH)
+        nats_B, state = _predict(model, layout[index], state)
         nats += float(nats_B.sum())
     return nats
 
@@ -154,8 +154,8 @@ class _Reading:
     def __init__(self, model: Predictor, layout: EvaluationLanes):
         self._model, self._layout = model, layout
         self._nats_WB = np.zeros((layout.windows, layout.lanes))
-        self._starts_SBH = model.initial_state(layout.lanes)
-        self._trail = _Trail(layout.windows, self._starts_SBH)
+        self._starts = states.copy(model.initial_state(layout.lanes))
+        self._trail = _Trail(layout.windows, self._starts)
 
     @property
     def nats(self) -> float:
@@ -169,7 +169,7 @@ class _Reading:
         """
         layout, lanes = self._layout, np.arange(self._layout.lanes)
         tried = max(1, layout.windows // TRIAL_SHARE)
-        state = self._starts_SBH
+        state = self._starts
         for index in range(layout.windows):
             self._nats_WB[index], state = _predict(self._model, layout[index], state)
             self._trail.keep(index, lanes, state)
@@ -179,56 +179,57 @@ class _Reading:
 
     def correct(self) -> bool:
         """Read lanes again whose predecessors end elsewhere than they began; whether there were any."""
-        starts_SBH = self._due_starts()
-        stale = self._apart(self._starts_SBH, starts_SBH).nonzero()[0]
-        self._starts_SBH[:, stale] = starts_SBH[:, stale]
-        self._read(stale, starts_SBH[:, stale])
+        starts = self._due_starts()
+        stale = self._apart(self._starts, starts).nonzero()[0]
+        due = states.select(starts, stale)
+        states.put(self._starts, stale, due)
+        self._read(stale, due)
         return bool(len(stale))
 
     def finish_alone(self) -> bool:
         """Correct lane after lane, each after its predecessor; whether any had to be."""
         alone = False
         for lane in range(1, self._layout.lanes):
-            start_SBH = self._trail.end_SBH[:, lane - 1 : lane]
-            if self._apart(self._starts_SBH[:, lane : lane + 1], start_SBH).any():
-                self._read(np.array([lane]), start_SBH)
+            start = states.select(self._trail.end, slice(lane - 1, lane))
+            if self._apart(states.select(self._starts, slice(lane, lane + 1)), start).any():
+                self._read(np.array([lane]), start)
                 alone = True
         return alone
 
     def _due_starts(self) -> States:
         """The end of its predecessor for each lane, the initial state for the first."""
-        starts_SBH = self._starts_SBH.copy()
-        starts_SBH[:, 1:] = self._trail.end_SBH[:, :-1]
-        return starts_SBH
+        starts = states.copy(self._starts)
+        states.put(starts, slice(1, None), states.select(self._trail.end, slice(None, -1)))
+        return starts
 
-    def _read(self, lanes: Int64, state_SBH: States) -> None:
+    def _read(self, lanes: Int64, state: States) -> None:
         """Read lanes until their states meet those of the reading before."""
         for index in range(self._layout.windows if len(lanes) else 0):
             window = select_lanes(self._layout[index], lanes)
-            self._nats_WB[index, lanes], state_SBH = _predict(self._model, window, state_SBH)
-            before_SBH = self._trail.keep(index, lanes, state_SBH)
-            if before_SBH is not None:
-                apart = self._apart(before_SBH, state_SBH)
+            self._nats_WB[index, lanes], state = _predict(self._model, window, state)
+            before = self._trail.keep(index, lanes, state)
+            if before is not None:
+                apart = self._apart(before, state)
                 if not apart.any():
                     return
-                lanes, state_SBH = _thin(lanes, state_SBH, apart)
+                lanes, state = _thin(lanes, state, apart)
 
-    def _forgets(self, state_SBH: States, tried: int) -> bool:
+    def _forgets(self, state: States, tried: int) -> bool:
         """Whether lanes that come to this state in so many windows will meet what comes from other states."""
-        other_SBH = np.roll(state_SBH, 1, axis=1)
+        other = states.roll(state)
         for index in range(tried):
             window = self._layout[index]
-            other_SBH = self._model.advance(window.inputs, window.reset_TB, other_SBH)
-        distance = float(np.quantile(_distance(state_SBH, other_SBH), TRIAL_QUANTILE))
+            other = self._model.advance(window.inputs, window.reset_TB, other)
+        distance = float(np.quantile(states.distance(state, other), TRIAL_QUANTILE))
         tolerance = self._model.state_tolerance
         if distance <= tolerance:
             return True
         needed = tried * math.log(tolerance) / math.log(distance) if distance < 1 else math.inf
         return needed <= CORRECTIONS * self._layout.windows
 
-    def _apart(self, one_SBH: States, other_SBH: States) -> Fresh:
+    def _apart(self, one: States, other: States) -> Fresh:
         """Which lanes of two states differ (mask_B)."""
-        differ: Fresh = ~(_distance(one_SBH, other_SBH) <= self._model.state_tolerance)
+        differ: Fresh = ~(states.distance(one, other) <= self._model.state_tolerance)
         return differ
 
 
@@ -236,43 +237,37 @@ class _Reading:
 class _Trail:
     """States at the ends of windows, as many, evenly spaced, as fit STATES_KEPT_BYTES; and those at the end."""
 
-    def __init__(self, windows: int, state_SBH: States):
-        self._stride = max(1, -(-state_SBH.nbytes * windows // STATES_KEPT_BYTES))
+    def __init__(self, windows: int, state: States):
+        self._stride = max(1, -(-states.nbytes(state) * windows // STATES_KEPT_BYTES))
         self._last = windows - 1
-        self._states_KSBH = np.empty((windows // self._stride, *state_SBH.shape), state_SBH.dtype)
-        self.end_SBH = np.empty_like(state_SBH)
-        self._kept = np.zeros(len(self._states_KSBH), np.bool_)
+        slots = windows // self._stride
+        self._states_K = states.empty(state, slots)
+        self.end = states.empty(state)
+        self._kept = np.zeros(slots, np.bool_)
 
-    def keep(self, index: int, lanes: Int64, state_SBH: States) -> States | None:
+    def keep(self, index: int, lanes: Int64, state: States) -> States | None:
         """Keep the lanes' state after a window; the state kept before, None where there is none."""
         if index == self._last:
-            self.end_SBH[:, lanes] = state_SBH
+            states.put(self.end, lanes, state)
             return None
         slot, rest = divmod(index + 1, self._stride)
         if rest:
             return None
-        before = self._states_KSBH[slot - 1][:, lanes] if self._kept[slot - 1] else None
-        self._states_KSBH[slot - 1][:, lanes] = state_SBH
+        held = tuple(array_K[slot - 1] for array_K in self._states_K)
+        before = states.select(held, lanes) if self._kept[slot - 1] else None
+        states.put(held, lanes, state)
         self._kept[slot - 1] = True
         return before
 
 
-def _distance(one_SBH: States, other_SBH: States) -> NDArray[np.float64]:
-    """Largest difference of two states in each lane, relative above 1; NaN where an entry is not finite."""
-    with np.errstate(invalid="ignore"):
-        apart_SBH = np.abs(one_SBH - other_SBH) / np.maximum(np.abs(one_SBH), 1)
-    distance_B: NDArray[np.float64] = apart_SBH.max((0, 2)).astype(np.float64)
-    return distance_B
-
-
-def _thin(lanes: Int64, state_SBH: States, needed: Fresh) -> tuple[Int64, States]:
+def _thin(lanes: Int64, state: States, needed: Fresh) -> tuple[Int64, States]:
     """The lanes still needed, once they are at most half of those that run: every new batch size costs a set-up."""
     if 2 * int(needed.sum()) > len(lanes):
-        return lanes, state_SBH
-    return lanes[needed], state_SBH[:, needed]
+        return lanes, state
+    return lanes[needed], states.select(state, needed)
 
 
-def _predict(model: Predictor, window: Batch, state_SBH: States) -> tuple[NDArray[np.float64], States]:
+def _predict(model: Predictor, window: Batch, state: States) -> tuple[NDArray[np.float64], States]:
     """Sum of -log P over a window of each lane (nats_B), and the state."""
-    nats_TB, state_SBH = model.nats(window.inputs, window.targets, window.reset_TB, state_SBH)
-    return nats_TB.sum(0), state_SBH
+    nats_TB, state = model.nats(window.inputs, window.targets, window.reset_TB, state)
+    return nats_TB.sum(0), state

@@ -1,7 +1,4 @@
-"""A model in training, as what is measured (`objective.evaluation`).
-
-Axes: T time, B batch (lane), S arrays of a state, H hidden.
-"""
+"""A model in training, as what is measured (`objective.evaluation`). Axes: T time, B batch (lane)."""
 
 from __future__ import annotations
 
@@ -14,13 +11,14 @@ from numpy.typing import NDArray
 from throughtime import engine
 from throughtime.cells.state import State, leaves, map_state
 from throughtime.models.base import SequenceModel, to_tensors
-from throughtime.objective.evaluation import Fresh, States
+from throughtime.objective.evaluation import Fresh
+from throughtime.states import States
 from throughtime.streams.batch import Batch, Int64
 
 
 @final
 class InTraining:
-    """A model whose states are arrays [S, B, H]; no gradient is kept."""
+    """A model; no gradient is kept."""
 
     def __init__(self, model: SequenceModel):
         self._model = model
@@ -30,27 +28,24 @@ class InTraining:
         return max(engine.STATE_TOLERANCE[cell.precision] for cell in self._model.stack.layers())
 
     def initial_state(self, batch_size: int) -> States:
-        return _array(self._model.initial_state(batch_size))
+        return _arrays(self._model.initial_state(batch_size))
 
     @torch.no_grad()
     def nats(
-        self, inputs_TB: Int64, targets_TB: Int64, reset_TB: Fresh | None, state_SBH: States
+        self, inputs_TB: Int64, targets_TB: Int64, reset_TB: Fresh | None, state: States
     ) -> tuple[NDArray[np.float64], States]:
-        losses, state = self._model.losses(
-            to_tensors(Batch(inputs_TB, targets_TB, reset_TB, 0)), self._state(state_SBH)
-        )
-        return losses.terms.double().numpy(), _array(state)
+        losses, after = self._model.losses(to_tensors(Batch(inputs_TB, targets_TB, reset_TB, 0)), self._state(state))
+        return losses.terms.double().numpy(), _arrays(after)
 
     @torch.no_grad()
-    def advance(self, inputs_TB: Int64, reset_TB: Fresh, state_SBH: States) -> States:
-        batch = to_tensors(Batch(inputs_TB, None, reset_TB, 0))
-        state = self._model.advance(batch, self._state(state_SBH))
-        return _array(state)
+    def advance(self, inputs_TB: Int64, reset_TB: Fresh, state: States) -> States:
+        after = self._model.advance(to_tensors(Batch(inputs_TB, None, reset_TB, 0)), self._state(state))
+        return _arrays(after)
 
-    def _state(self, state_SBH: States) -> State:
-        arrays = iter(torch.from_numpy(array) for array in np.ascontiguousarray(state_SBH))
+    def _state(self, state: States) -> State:
+        arrays = iter(torch.from_numpy(np.ascontiguousarray(array)) for array in state)
         return map_state(lambda _: next(arrays), self._model.initial_state(1))
 
 
-def _array(state: State) -> States:
-    return np.stack([leaf.detach().numpy() for leaf in leaves(state)])
+def _arrays(state: State) -> States:
+    return tuple(leaf.detach().numpy() for leaf in leaves(state))

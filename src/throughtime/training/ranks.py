@@ -1,8 +1,7 @@
 """The processes of one training: each reads its own lanes, and all have the same weights.
 
 Processes are started by `throughtime train --processes` (`training.launcher`) or by torchrun, which tell each its rank.
-Everything that is exchanged is an array or bytes; nothing is pickled. Axes: S arrays of a state, T time, B batch
-(lane), H hidden.
+Everything that is exchanged is an array or bytes; nothing is pickled. Axes: T time, B batch (lane).
 """
 
 from __future__ import annotations
@@ -22,8 +21,10 @@ from torch import Tensor
 from torch import distributed as processes
 from torch.distributed.rendezvous import rendezvous
 
+from throughtime import states
 from throughtime.errors import ThroughtimeError
-from throughtime.objective.evaluation import Fresh, Predictor, States
+from throughtime.objective.evaluation import Fresh, Predictor
+from throughtime.states import States
 from throughtime.streams.batch import Int64
 from throughtime.training.launcher import MEETING
 
@@ -205,28 +206,33 @@ class OverRanks:
         return self._model.initial_state(batch_size)
 
     def nats(
-        self, inputs_TB: Int64, targets_TB: Int64, reset_TB: Fresh | None, state_SBH: States
+        self, inputs_TB: Int64, targets_TB: Int64, reset_TB: Fresh | None, state: States
     ) -> tuple[NDArray[np.float64], States]:
         lanes = inputs_TB.shape[1]
         own = self._own(lanes)
-        nats_TB, after = np.zeros((len(inputs_TB), own.stop - own.start)), state_SBH[:, own]
-        if after.shape[1]:
+        nats_TB, after = np.zeros((len(inputs_TB), own.stop - own.start)), states.select(state, own)
+        if own.start < own.stop:
             fresh = None if reset_TB is None else reset_TB[:, own]
             nats_TB, after = self._model.nats(inputs_TB[:, own], targets_TB[:, own], fresh, after)
-        return self._join(nats_TB, lanes), self._join(after, lanes)
+        return self._join(nats_TB, lanes, 1), self._join_states(after, lanes)
 
-    def advance(self, inputs_TB: Int64, reset_TB: Fresh, state_SBH: States) -> States:
+    def advance(self, inputs_TB: Int64, reset_TB: Fresh, state: States) -> States:
         lanes = inputs_TB.shape[1]
         own = self._own(lanes)
-        after = state_SBH[:, own]
-        if after.shape[1]:
+        after = states.select(state, own)
+        if own.start < own.stop:
             after = self._model.advance(inputs_TB[:, own], reset_TB[:, own], after)
-        return self._join(after, lanes)
+        return self._join_states(after, lanes)
 
     def _own(self, lanes: int) -> slice:
         own = self._ranks.own(lanes)
         return slice(own.start, own.stop)
 
-    def _join(self, array: NDArray[Float], lanes: int) -> NDArray[Float]:
-        joined: NDArray[Float] = self._ranks.join_lanes(torch.from_numpy(np.ascontiguousarray(array)), lanes, 1).numpy()
+    def _join_states(self, state: States, lanes: int) -> States:
+        """One array is exchanged, however many the state has."""
+        return states.shaped(self._join(states.flat(state), lanes, 0), state)
+
+    def _join(self, array: NDArray[Float], lanes: int, axis: int) -> NDArray[Float]:
+        own = torch.from_numpy(np.ascontiguousarray(array))
+        joined: NDArray[Float] = self._ranks.join_lanes(own, lanes, axis).numpy()
         return joined
