@@ -13,6 +13,7 @@ import numpy as np
 
 from engine.calls import KERNELS, LEVELS, ODD, WANTED, Case, call, draw
 from throughtime.engine.choice import _native
+from throughtime.states import select
 
 CASES = (*ODD, Case(2, 40, 5, 33, marked=True, masked=True), Case(2, 18, 3, 70, V=300))
 """In these two, threads share lanes; in most of the others, units."""
@@ -47,32 +48,33 @@ def run_networks(name: str) -> int:
                 (Case(1, 1, 7, 33, V=21), Case(3, 5, 33, 7, V=130), Case(2, 70, 16, 64, V=9))
             ):
                 # With a table of what the first layer makes of every token, and without.
-                network, arrays = _network(level, name, weights, case, table_bytes=(1 << 24) * (number % 2))
+                network = _network(level, name, weights, case, table_bytes=(1 << 24) * (number % 2))
                 for threads in (1, 3):
-                    _write(network, arrays, case, threads)
+                    _write(network, case, threads)
                     calls += 1
     return calls
 
 
 def _network(level: str, name: str, weights: str, case: Case, table_bytes: int):
-    """It, and how many arrays its state has."""
+    """Two layers, the second one wider, and a head."""
     kernel = _native.recurrence(level, name, False)
     network = _native.Network(level, table_bytes)
     network.embed(np.random.default_rng(0).standard_normal((case.V, case.D)).astype(np.float32))
-    for D in (case.D, case.H):
-        arrays = draw(kernel, Case(1, 1, D, case.H))
+    wider = case.H + 3
+    for D, H in ((case.D, case.H), (case.H, wider)):
+        arrays = draw(kernel, Case(1, 1, D, H))
         network.add(name, weights, arrays["W"], arrays.get("U"), arrays["vectors"].ravel(), 2)
-    W, b = np.full((case.V, case.H), 0.1, np.float32), np.zeros(case.V, np.float32)
+    W, b = np.full((case.V, wider), 0.1, np.float32), np.zeros(case.V, np.float32)
     network.head(weights, W, b, 2)
-    return network, 2 * (1 if kernel.carries_hidden else 2)
+    return network
 
 
-def _write(network, arrays: int, case: Case, threads: int) -> None:
+def _write(network, case: Case, threads: int) -> None:
     """Read, measure, and draw in every way there is."""
-    T, B, _, H, V, *_ = case
+    T, B, _, _, V, *_ = case
     ids, fresh = np.arange(T * B).reshape(T, B) % V, np.zeros((T, B), np.uint8)
     fresh[-1, ::2] = 1
-    logits, state = network.feed_ids(ids, fresh, np.zeros((arrays, B, H), np.float32), T, threads)
+    logits, state = network.feed_ids(ids, fresh, network.initial_state(B), T, threads)
     assert np.isfinite(logits).all()
     nats, shares = np.empty(T * B), np.empty((T * B, V))
     network.nats(logits.reshape(-1, V), ids.ravel(), nats)
@@ -84,7 +86,7 @@ def _write(network, arrays: int, case: Case, threads: int) -> None:
     assert separator.starts(ids, matched.copy()).shape == (T, B)
     for beams in (1, 4):
         found = network.search(
-            logits[-1, 0], state[:, :1].copy(), separator, 3, [b"abc", b"bb"], None, beams, beams, 6, 0.7, threads
+            logits[-1, 0], select(state, slice(1)), separator, 3, [b"abc", b"bb"], None, beams, beams, 6, 0.7, threads
         )
         assert len(found) == beams
     samplers = [_sampler(V, lane) for lane in range(B)]

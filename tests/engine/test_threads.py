@@ -166,7 +166,7 @@ begun = threading.Semaphore(0)
 
 def read(threads):
     while True:
-        network.feed_ids(np.zeros((400, 8), np.int64), None, np.zeros((1, 8, 8), np.float32), 1, threads)
+        network.feed_ids(np.zeros((400, 8), np.int64), None, network.initial_state(8), 1, threads)
         begun.release()
 
 def train(threads):

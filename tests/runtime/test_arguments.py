@@ -152,7 +152,7 @@ def test_every_finite_penalty_leaves_something_to_write(model, penalty):
 
 def test_a_lane_without_a_token_to_write_leaves_the_others_alone(model):
     alone = generate(model, tokens=30, seed=1)
-    broken = np.full(model.initial_state().array_SBH.shape, np.nan, np.float32)
+    broken = [np.full(array.shape, np.nan, np.float32) for array in model.initial_state().arrays]
     streams = Streams(model)
     stuck = streams.join("", state=State(broken, model.digest))
     going = streams.join("the ", seed=1)
@@ -160,7 +160,7 @@ def test_a_lane_without_a_token_to_write_leaves_the_others_alone(model):
     assert "".join(text[going] for text in texts) == alone
     assert [text[stuck] for text in texts] == [""] * 3
     assert streams.stopped == [stuck]
-    np.testing.assert_array_equal(streams.state(stuck).array_SBH, broken)
+    np.testing.assert_array_equal(streams.state(stuck).arrays, broken)
     streams.leave(going)
     with pytest.raises(ThroughtimeError, match="no token that is allowed can follow"):
         streams.write(1)
@@ -170,7 +170,7 @@ def test_a_lane_without_a_token_to_write_leaves_the_others_alone(model):
 
 def test_ids_and_states_of_a_wrong_kind_are_refused(model):
     state = model.initial_state()
-    for wrong in (None, (state.array_SBH,), state.array_SBH, "state"):
+    for wrong in (None, state.arrays, state.arrays[0], "state"):
         with pytest.raises(ThroughtimeError, match="a state that `initial_state` or `feed` gave is needed"):
             model.step([1], wrong)
     for wrong in ([[1], [2, 3]], [[HUGE]], [["a"]], [[1.5]], [[None]]):

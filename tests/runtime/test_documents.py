@@ -35,11 +35,11 @@ def place(tmp_path_factory):
 
 def by_hand(model, text):
     """-log2 P of every token but the first, each document from an empty state: the plain way, token by token."""
-    array_SBH, fresh, nats = model.network.initial_state(1), False, []
+    state, fresh, nats = model.network.initial_state(1), False, []
     ids = model.tokenizer.encode(text).astype(np.int64)
     for token, target in itertools.pairwise(ids):
-        array_SBH = np.zeros_like(array_SBH) if fresh else array_SBH
-        logits_BV, array_SBH = model.network.step(np.array([token]), array_SBH)
+        state = model.network.initial_state(1) if fresh else state
+        logits_BV, state = model.network.step(np.array([token]), state)
         nats.append(-float(torch.tensor(logits_BV[0]).log_softmax(0)[target]))
         fresh = model.tokenizer.pieces[token] == b"\n"
     return np.array(nats) / math.log(2)
@@ -57,7 +57,7 @@ def test_steps_chunks_and_a_score_agree(model):
         logits_BV, state = model.step([token], state)
         logits.append(logits_BV[0])
     np.testing.assert_allclose(np.array(logits), whole[:, 0], atol=1e-6)
-    np.testing.assert_allclose(after.array_SBH, state.array_SBH, atol=1e-6)
+    np.testing.assert_allclose(after.arrays, state.arrays, atol=1e-6)
     assert after.positions == state.positions
     bits = -torch.tensor(whole[:-1, 0]).log_softmax(1)[torch.arange(len(ids) - 1), torch.tensor(ids[1:])] / math.log(2)
     np.testing.assert_allclose(model.score(NAMES).bits, bits.numpy(), rtol=1e-4)
@@ -107,7 +107,7 @@ def test_written_text_begins_each_document_with_an_empty_state(model):
     waiting = model.tokenizer.encode("em").tolist()
     while len(wanted) < 40:
         token = waiting.pop(0)
-        state = np.zeros_like(state) if fresh else state
+        state = model.network.initial_state(1) if fresh else state
         fresh = model.tokenizer.pieces[token] == b"\n"
         logits_BV, state = model.network.step(np.array([token]), state)
         logits_BV[0, model.tokenizer.unknown] = -np.inf
@@ -144,7 +144,7 @@ def test_a_search_goes_on_over_the_end_of_a_document(model):
         bits = np.concatenate(list(model.surprise([(ids, None)])))[2:]
         assert one.nats == pytest.approx(float(bits.sum()) * math.log(2), rel=1e-4)
         _, after = model.read(ids)
-        np.testing.assert_allclose(one.state.array_SBH, after.array_SBH, atol=1e-5)
+        np.testing.assert_allclose(one.state.arrays, after.arrays, atol=1e-5)
         assert one.state.positions == after.positions
 
 

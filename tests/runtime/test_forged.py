@@ -95,7 +95,7 @@ def test_a_damaged_state_is_refused(model, state, data):
     refusal = in_bounded_memory(lambda: used(model, changed))
     if not refusal:  # such as a space less in the header
         same = State.from_bytes(changed)
-        np.testing.assert_array_equal(same.array_SBH, state.array_SBH)
+        np.testing.assert_array_equal(same.arrays, state.arrays)
         assert (same.model, same.positions) == (state.model, state.positions)
 
 
@@ -104,7 +104,7 @@ def test_a_damaged_state_is_refused(model, state, data):
     st.fixed_dictionaries(
         {},
         optional={
-            "format": st.one_of(st.sampled_from(["1", "2"]), values),
+            "format": st.one_of(st.sampled_from(["1", "2", "3"]), values),
             "model": values,
             "positions": st.one_of(
                 values, st.lists(st.tuples(*[scalars] * 4, st.lists(scalars, max_size=4) | scalars), max_size=3)
@@ -113,20 +113,22 @@ def test_a_damaged_state_is_refused(model, state, data):
         },
     ),
     st.sampled_from(["float32", "float64", "int64", "float16"]),
-    st.lists(st.integers(0, 3), max_size=4) | st.sampled_from([[4, 1, 8], [4, 2, 8]]),
+    st.lists(st.integers(0, 3), max_size=4) | st.sampled_from([[4, 1, 8], [4, 2, 8], [1, 8], [2, 8]]),
+    st.integers(0, 5),
     st.sampled_from([0.0, 1.0, np.nan, np.inf, 3e38]),
     st.booleans(),
 )
-def test_a_state_that_is_made_up_is_refused_or_goes_on(model, forged, kind, shape, value, rightly_hashed):
+def test_a_state_that_is_made_up_is_refused_or_goes_on(model, forged, kind, shape, count, value, rightly_hashed):
     """With the right hash too, which whoever forges it can make."""
     with np.errstate(invalid="ignore", over="ignore"):
         array = np.full(shape, value).astype(kind)
-    about = {"format": "2", "model": model.digest, "positions": [], "sha256": ""} | forged
+    about = {"format": "3", "model": model.digest, "positions": [], "sha256": ""} | forged
+    arrays = {f"state.{place}": array for place in range(count)} if about["format"] == "3" else {"state": array}
     if rightly_hashed:
-        about["sha256"] = _hash(array, str(about["model"]), about["positions"])
-        if about["format"] == "1":
-            about["sha256"] = _hash(array)
-    blob = save({"state": array}, {ABOUT: json.dumps(about)})
+        shapes = [shape] * count if about["format"] == "3" else shape
+        told = () if about["format"] == "1" else (shapes, str(about["model"]), about["positions"])
+        about["sha256"] = _hash(list(arrays.values()), *told)
+    blob = save(arrays, {ABOUT: json.dumps(about)})
     in_bounded_memory(lambda: used(model, blob))
 
 
@@ -142,21 +144,21 @@ def test_a_state_that_is_made_up_is_refused_or_goes_on(model, forged, kind, shap
     ],
 )  # fmt: skip
 def test_a_position_that_cannot_be_is_named(model, position, told):
-    forged = State(model.initial_state().array_SBH, model.digest, [position])
+    forged = State(model.initial_state().arrays, model.digest, [position])
     with pytest.raises(ThroughtimeError, match=told):
         used(model, forged.to_bytes())
 
 
 def test_a_state_of_more_lanes_than_memory_holds_is_refused(model):
-    blob = State(np.zeros((2, 1 << 40, 0), np.float32), model.digest).to_bytes()
+    blob = State([np.zeros((1 << 40, 0), np.float32)], model.digest).to_bytes()
     with pytest.raises(ThroughtimeError, match="with lanes and without numbers"):
         State.from_bytes(blob)
     assert State.from_bytes(model.initial_state(0).to_bytes()).batch_size == 0
 
 
 def test_a_state_of_the_older_format_is_read(model):
-    array = model.initial_state().array_SBH
-    about = {"format": "1", "model": model.digest, "sha256": _hash(array)}
+    array = np.stack(model.initial_state().arrays)
+    about = {"format": "1", "model": model.digest, "sha256": _hash([array])}
     found = used(model, save({"state": array}, {ABOUT: json.dumps(about)}))
     assert found.positions == ()
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from helpers import damaged, model_folder
-from throughtime import cells, runtime
+from throughtime import cells, runtime, states
 from throughtime import folder as folders
 from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.runtime.state import State
@@ -71,11 +71,11 @@ def test_it_is_the_model_that_was_trained(cell, shape, tmp_path):
 
 def test_a_step_leaves_the_state_it_began_with(model):
     start = model.initial_state(2)
-    before = start.array_SBH.copy()
+    before = states.copy(start.arrays)
     one, after = model.step([3, 4], start)
     again, _ = model.step([3, 4], start)
     np.testing.assert_array_equal(one, again)
-    np.testing.assert_array_equal(start.array_SBH, before)
+    np.testing.assert_array_equal(start.arrays, before)
     branched, _ = model.step([5, 6], State.from_bytes(after.to_bytes()).select([1, 1]))
     one_lane, _ = model.step([5], after.select([1]))
     np.testing.assert_allclose(branched[:1], one_lane, atol=1e-6)
@@ -185,7 +185,7 @@ def test_states_and_ids_that_do_not_fit(model):
     with pytest.raises(ThroughtimeError, match="a state of 3 lanes is needed"):
         model.step([1, 2, 3], state)
     with pytest.raises(ThroughtimeError, match="the state is of model other"):
-        model.step([1, 2], State(state.array_SBH, "other"))
+        model.step([1, 2], State(state.arrays, "other"))
     with pytest.raises(ThroughtimeError, match=r"id (999 )?is not in a vocabulary"):
         model.step([1, 999], state)
     with pytest.raises(ThroughtimeError, match="ids should be whole numbers, got float64"):
@@ -202,7 +202,7 @@ def test_a_long_prompt_is_read_in_pieces(model, monkeypatch):
     monkeypatch.setattr(runtime.model, "STEPS_AT_ONCE", 7)
     pieces, same = model.read(ids)
     np.testing.assert_allclose(pieces, whole, atol=1e-6)
-    np.testing.assert_allclose(same.array_SBH, state.array_SBH, atol=1e-6)
+    np.testing.assert_allclose(same.arrays, state.arrays, atol=1e-6)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -128,7 +128,7 @@ def test_both_twins_search_alike(model, place, monkeypatch, how):
     assert 1 <= len(found) <= how.get("best", 1)
     for one, other in zip(found, wanted, strict=True):
         assert (one.nats, one.score) == pytest.approx((other.nats, other.score), rel=1e-4)
-        np.testing.assert_allclose(one.state.array_SBH, other.state.array_SBH, atol=1e-4)
+        np.testing.assert_allclose(one.state.arrays, other.state.arrays, atol=1e-4)
     beginning = search(model, "the ", **how)
     assert [(one.text, one.nats) for one in beginning] == [(one.text, one.nats) for one in found]
 
@@ -136,7 +136,7 @@ def test_both_twins_search_alike(model, place, monkeypatch, how):
 def test_a_search_leaves_the_state_after_the_last_token(model):
     found = search(model, "the ", 9, beams=4)[0]
     _, state = model.read(model.tokenizer.opening("the " + found.text))
-    np.testing.assert_allclose(found.state.array_SBH, state.array_SBH, atol=1e-5)
+    np.testing.assert_allclose(found.state.arrays, state.arrays, atol=1e-5)
 
 
 def test_a_penalty_for_length_makes_texts_longer(model):

@@ -11,6 +11,7 @@ from torch.nn.functional import layer_norm, linear
 from throughtime.cells.base import GatedCell, input_matrix, recurrent_matrix, register
 from throughtime.cells.masks import Masks
 from throughtime.cells.state import HiddenState
+from throughtime.engine.forms import EPSILON
 
 
 @final
@@ -47,7 +48,7 @@ n_t = tanh(p_n + b_n + r_t * (q_n + c_n))
 h_t = (1 - z_t) * n_t + z_t * h_(t-1)
 LN(v; gain) = gain * (v - mean(v)) / sqrt(var(v) + 1e-5)"""
     recurrent = "U"
-    epsilon: ClassVar[float] = 1e-5
+    epsilon: ClassVar[float] = EPSILON
 
     def __init__(self, input_size: int, hidden_size: int, *, generator: torch.Generator | None = None):
         super().__init__(input_size, hidden_size)

@@ -11,6 +11,7 @@ from torch.nn.functional import layer_norm, linear
 from throughtime.cells.base import GatedCell, input_matrix, recurrent_matrix, register
 from throughtime.cells.lstm import LSTMState, gates_of
 from throughtime.cells.masks import Masks
+from throughtime.engine.forms import EPSILON
 
 
 @final
@@ -51,7 +52,7 @@ c_t = f_t * c_(t-1) + i_t * g_t
 h_t = o_t * tanh(LN(c_t; gain_c, shift_c))
 LN(v; gain, shift) = gain * (v - mean(v)) / sqrt(var(v) + 1e-5) + shift"""
     recurrent = "U"
-    epsilon: ClassVar[float] = 1e-5
+    epsilon: ClassVar[float] = EPSILON
 
     def __init__(
         self,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+EPSILON = 1e-5
+"""What layer normalisation adds to the variance, in every form of a cell (in C++: `Moments::EPSILON`)."""
+
 
 class Form(NamedTuple):
     """A cell as its kernel sees it. H hidden, D input, G gates."""

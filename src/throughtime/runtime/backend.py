@@ -5,31 +5,41 @@ The kernels have their own (`engine`). Axes: T time, B batch (lane), G lanes tha
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from throughtime.text.separator import Separator
+from throughtime.states import States, put, select
 
 Floats = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 Marks = NDArray[np.uint8]
 
 
-class Backend(ABC):
-    """Layers with an embedding below and a head above, called as the kernels are; the arguments are checked before.
+class Backend(Protocol):
+    """What runs the layers of a network: the native engine, its NumPy twin, or PyTorch; arguments are checked before.
 
-    A subclass reads a stretch of ids. Probabilities, sampling and beam search follow from that.
+    A subclass reads a stretch of ids. Probabilities, sampling and beam search follow from that. States are tuples of
+    arrays of any shape, the batch first (`throughtime.states`).
     """
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """Size of an output, the number of logits."""
+
+    @abstractmethod
+    def initial_state(self, batch_size: int) -> States:
+        """The state before the first step, in new arrays."""
 
     @abstractmethod
     def feed_ids(
-        self, ids: Int64, fresh: Marks | None, before: Floats, wanted: int, threads: int
-    ) -> tuple[Floats, Floats]:
-        """The logits_TBV of the last `wanted` steps of ids_TB, and the state after them.
+        self, ids: Int64, fresh: Marks | None, before: States, wanted: int, threads: int
+    ) -> tuple[Floats, States]:
+        """The logits_TBV of the last `wanted` steps of ids_TB, and the state after them, in new arrays.
 
         Args:
             ids: ids_TB, at least one.
@@ -42,8 +52,13 @@ class Backend(ABC):
             IndexError: where an id is not in the vocabulary.
         """
 
+    def step_ids(self, ids: Int64, before: States, threads: int) -> tuple[Floats, States]:
+        """One step: `feed_ids` of ids_B without a reset; the logits_BV and the state."""
+        outputs, after = self.feed_ids(ids[None], None, before, 1, threads)
+        return outputs[0], after
+
     @abstractmethod
-    def outputs_after(self, state: Floats, threads: int) -> Floats:
+    def outputs_after(self, state: States, threads: int) -> Floats:
         """The logits_BV of the token that follows a state."""
 
     def nats(self, logits_NV: Floats, targets_N: Int64, nats_N: NDArray[np.float64]) -> None:
@@ -62,9 +77,9 @@ class Backend(ABC):
     def generate(
         self,
         logits: Floats,
-        state: Floats,
+        state: States,
         samplers: Sequence[Any],
-        separator: Separator,
+        separator: Any,
         matched: Int64,
         tokens: Int64,
         threads: int,
@@ -77,13 +92,14 @@ class Backend(ABC):
             matched_G = matched[going]
             fresh = separator.starts(ids_B[None, going], matched_G)
             matched[going] = matched_G
-            logits[:, going], state[:, going] = self.feed_ids(ids_B[None, going], fresh, state[:, going], 1, threads)
+            logits[:, going], after = self.feed_ids(ids_B[None, going], fresh, select(state, going), 1, threads)
+            put(state, going, after)
 
     def search(
         self,
         logits: Floats,
-        state: Floats,
-        separator: Separator,
+        state: States,
+        separator: Any,
         matched: int,
         stops: Sequence[bytes],
         allowed: Marks | None,
@@ -92,13 +108,13 @@ class Backend(ABC):
         tokens: int,
         length_penalty: float,
         threads: int,
-    ) -> list[tuple[bytes, float, float, Floats, int]]:
+    ) -> list[tuple[bytes, float, float, States, int]]:
         pieces = separator.pieces
 
         def score(nats: float, count: int) -> float:
             return -nats / float(((5 + count) / 6) ** length_penalty)
 
-        def read(ids: Sequence[int], state: Floats, matched: Int64) -> tuple[Floats, Floats, Int64]:
+        def read(ids: Sequence[int], state: States, matched: Int64) -> tuple[Floats, States, Int64]:
             ids_1B, matched = np.array([ids]), matched.copy()
             fresh = separator.starts(ids_1B, matched)
             logits_1BV, after = self.feed_ids(ids_1B, fresh, state, 1, threads)
@@ -107,7 +123,7 @@ class Backend(ABC):
         barred_V = np.zeros(len(pieces)) if allowed is None else np.where(allowed, 0.0, np.inf)
         logits_BV = logits[None]
         alive: list[tuple[bytes, float]] = [(b"", 0.0)]
-        ended: list[tuple[bytes, float, float, Floats, int]] = []
+        ended: list[tuple[bytes, float, float, States, int]] = []
         matched_B = np.array([matched])
         for length in range(1, tokens + 1):
             nats_BV = _nats(logits_BV) + np.array([nats for _, nats in alive])[:, None] + barred_V
@@ -126,7 +142,7 @@ class Backend(ABC):
                     parents.append(parent)
                     ids.append(token)
                 else:
-                    _, after, at = read([token], state[:, [parent]], matched_B[[parent]])
+                    _, after, at = read([token], select(state, [parent]), matched_B[[parent]])
                     ended.append((text[:cut], nats, score(nats, length), after, int(at[0])))
             ended.sort(key=lambda found: -found[2])
             # Nats only grow; at best a beam keeps its own to the end, where the penalty for length helps it most.
@@ -134,7 +150,7 @@ class Backend(ABC):
             if not following or (len(ended) >= best and max(hopes) <= ended[best - 1][2]):
                 break
             alive = following
-            logits_BV, state, matched_B = read(ids, state[:, parents], matched_B[parents])
+            logits_BV, state, matched_B = read(ids, select(state, parents), matched_B[parents])
         return ended[:best]
 
 

@@ -67,7 +67,7 @@ def search(
     logits_V, state = model.read(model.prompt_ids(prompt))
     found = model.network.search(
         logits_V,
-        state.array_SBH,
+        state.arrays,
         model.documents,
         state.position(0).matched,
         stops,

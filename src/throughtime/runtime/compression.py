@@ -33,6 +33,7 @@ from throughtime import engine
 from throughtime.errors import ThroughtimeError
 from throughtime.runtime.model import Model
 from throughtime.runtime.network import WEIGHTS
+from throughtime.states import select
 from throughtime.text.tokenizer import Tokenizer
 from throughtime.untrusted import parse_json, printable
 
@@ -269,15 +270,15 @@ def _lane_size(size: int) -> int:
 def _walk(model: Model, counts_B: Int64, adapted: Adapted, code: Code) -> None:
     """Step by step through the lanes, the longest first: those that have ended are at the end, and left out."""
     network = model.network
-    state_SBH = network.initial_state(len(counts_B))
+    state = network.initial_state(len(counts_B))
     tokens_B, matched_B = np.full(len(counts_B), model.tokenizer.opening("")[-1], np.int64), np.zeros_like(counts_B)
     for step in range(int(counts_B[0])):
         active = int(np.searchsorted(-counts_B, -step))
         if active < len(tokens_B):
-            tokens_B, state_SBH = tokens_B[:active], np.ascontiguousarray(state_SBH[:, :active])
+            tokens_B, state = tokens_B[:active], select(state, slice(active))
             matched_B = matched_B[:active].copy()
         reset_1B = adapted.documents.starts(tokens_B[None], matched_B).view(np.bool_)
-        logits_1BV, state_SBH = network.feed(tokens_B[None], state_SBH, None, reset_1B)
+        logits_1BV, state = network.feed(tokens_B[None], state, None, reset_1B)
         logits_BV = logits_1BV[0]
         probabilities_BV = network.probabilities(logits_BV, adapted.bias_V)
         tokens_B = code(step, probabilities_BV)

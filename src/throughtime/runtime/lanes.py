@@ -1,6 +1,6 @@
 """Texts written side by side: lanes join and leave between steps, and none depends on who shares the batch.
 
-Axes: T time, B batch (lane), S arrays of a state, V vocabulary.
+Axes: T time, B batch (lane), V vocabulary.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from throughtime.errors import ThroughtimeError
 from throughtime.runtime.arguments import LARGEST, LARGEST_FLOAT, SEEDS, number, whole
 from throughtime.runtime.network import Floats, Int64, Network
 from throughtime.runtime.state import Position
+from throughtime.states import States, join, select
 
 LONGEST_CHUNK = 64
 """Tokens drawn in one native call: a chunk grows while it takes less than PATIENCE seconds."""
@@ -80,33 +81,33 @@ class Lanes:
     def __init__(self, network: Network, separator: Any):
         self._network, self._separator = network, separator
         self._logits_1BV = np.empty((1, 0, network.outputs), np.float32)
-        self._state_SBH = network.initial_state(0)
+        self._state = network.initial_state(0)
         self._matched_B = np.empty(0, np.int64)
         self._samplers: list[Any] = []
 
     def __len__(self) -> int:
         return len(self._samplers)
 
-    def join(self, logits_V: Floats, state_SBH: Floats, matched: int, sampler: Any) -> None:
-        """One lane more, the last: from the logits of what follows it, its state [S, 1, H], and what it has matched of
-        the separator."""
+    def join(self, logits_V: Floats, state: States, matched: int, sampler: Any) -> None:
+        """One lane more, the last: from the logits of what follows it, its state, and what it has matched of the
+        separator."""
         self._logits_1BV = np.concatenate([self._logits_1BV, logits_V[None, None]], 1)
-        self._state_SBH = np.concatenate([self._state_SBH, state_SBH], 1)
+        self._state = join([self._state, state])
         self._matched_B = np.append(self._matched_B, matched)
         self._samplers.append(sampler)
 
     def leave(self, lane: int) -> None:
         """One lane less. Those behind it move up."""
         self._logits_1BV = np.delete(self._logits_1BV, lane, 1)
-        self._state_SBH = np.delete(self._state_SBH, lane, 1)
+        self._state = tuple(np.delete(array, lane, 0) for array in self._state)
         self._matched_B = np.delete(self._matched_B, lane)
         del self._samplers[lane]
 
-    def state(self, lane: int) -> tuple[Floats, Position]:
-        """What the lane remembers, a copy [S, 1, H], and how far it has come."""
+    def state(self, lane: int) -> tuple[States, Position]:
+        """What the lane remembers, a copy, and how far it has come."""
         sampler = self._samplers[lane]
         position = Position(int(self._matched_B[lane]), b"", sampler.seed, sampler.drawn, tuple(sampler.seen))
-        return self._state_SBH[:, lane : lane + 1].copy(), position
+        return select(self._state, [lane]), position
 
     def draw(self, tokens: int, kept: list[Int64] | None = None) -> Iterator[Int64]:
         """So many tokens_TB, chunk by chunk, each short enough for Ctrl-C to be answered; -1 from where a lane has no
@@ -123,7 +124,7 @@ class Lanes:
             began = time.perf_counter()
             self._network.generate(
                 self._logits_1BV,
-                self._state_SBH,
+                self._state,
                 self._samplers,
                 chunk,
                 self._separator,

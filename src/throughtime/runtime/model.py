@@ -62,9 +62,10 @@ def load(run: str | Path, weights: str | None = None, threads: int = 0) -> Model
         ThroughtimeError: where a part is missing, damaged, or does not belong to the others.
     """
     parts = read_parts(run)
+    network = Network(*built(parts.settings, parts.weights.arrays), weights or parts.weights.held, threads)
     return Model(
         parts.settings,
-        Network(*built(parts.settings, parts.weights.arrays), weights or parts.weights.held, threads),
+        network,
         parts.tokenizer,
         parts.weights.digest,
         separator=parts.separator,
@@ -78,9 +79,9 @@ class Model:
 
     Attributes:
         settings: the branch of the recipe it was built by.
+        network: its layers.
         tokenizer: text to ids and back.
         vocabulary_size: V.
-        network: its layers.
         digest: the hash of its weights, which its states carry.
         separator: text after which a document ends and the state is reset before the next token; empty: none.
         documents: what finds the separator in ids (`Network.separator`).
@@ -137,8 +138,18 @@ class Model:
         Raises:
             ThroughtimeError: where the state is another model's or of another number of lanes, or an id is unknown.
         """
-        logits_TBV, state = self.feed(np.asarray(ids_B)[None], state)
-        return logits_TBV[0], state
+        ids = _whole(ids_B)
+        if ids.ndim != 1 or not ids.size:
+            raise ThroughtimeError(f"ids should have shape [B], at least one, got {list(ids.shape)}")
+        self.check_state(state, len(ids))
+        if self.separator or state.positions:
+            logits_TBV, after = self.feed(ids[None], state)
+            return logits_TBV[0], after
+        try:
+            logits_BV, arrays = self.network.step(ids, state.arrays)
+        except IndexError as error:
+            raise ThroughtimeError(str(error)) from None
+        return logits_BV, State.holding(arrays, self.digest)
 
     def feed(self, ids_TB: ArrayLike, state: State, wanted: int | None = None) -> tuple[NDArray[np.float32], State]:
         """A chunk: the logits_TBV of the token that follows each, and the state after the last.
@@ -161,10 +172,10 @@ class Model:
             raise ThroughtimeError(f"wanted must be 0 to {len(ids)}, the steps there are, got {wanted}")
         try:
             reset_TB, positions = self._documents_in(ids, state) if self.separator or state.positions else (None, [])
-            logits_TBV, array_SBH = self.network.feed(ids, state.array_SBH, wanted, reset_TB)
+            logits_TBV, arrays = self.network.feed(ids, state.arrays, wanted, reset_TB)
         except IndexError as error:
             raise ThroughtimeError(str(error)) from None
-        return logits_TBV, State.holding(array_SBH, self.digest, positions)
+        return logits_TBV, State.holding(arrays, self.digest, positions)
 
     def _documents_in(self, ids: NDArray[np.int64], state: State) -> tuple[NDArray[np.bool_], list[Position]]:
         """Where documents begin in ids_TB, and how far the lanes come by them."""
@@ -186,10 +197,10 @@ class Model:
             raise ThroughtimeError(f"a state that `initial_state` or `feed` gave is needed, got {type(state).__name__}")
         if state.model != self.digest:
             raise ThroughtimeError(f"the state is of model {printable(state.model[:12])}, this is {self.digest[:12]}")
-        if state.array_SBH.shape != (self.network.state_arrays, lanes, self.network.hidden_size):
-            raise ThroughtimeError(
-                f"a state of {lanes} lanes is needed, got {list(state.array_SBH.shape)}; see State.select"
-            )
+        arrays = state.arrays
+        if len(arrays[0]) != lanes or [array.shape[1:] for array in arrays] != self.network.state_shapes:
+            shapes = ", ".join(str(list(array.shape)) for array in arrays)
+            raise ThroughtimeError(f"a state of {lanes} lanes is needed, got {shapes:.200}; see State.select")
         most = len(self.separator.encode()) if state.positions else 0
         if state.positions and any(position.matched > most for position in state.positions):
             raise ThroughtimeError("the state is of a model with another separator of documents")
@@ -197,7 +208,7 @@ class Model:
     def logits(self, state: State) -> NDArray[np.float32]:
         """The logits_BV of the token that follows a state, from what the network put out last."""
         self.check_state(state, state.batch_size)
-        return self.network.outputs_after(state.array_SBH)
+        return self.network.outputs_after(state.arrays)
 
     def prompt_ids(self, prompt: str) -> NDArray[np.int64]:
         """The tokens that are read before a text is written (`text.prompt.opening_of`)."""
@@ -234,7 +245,7 @@ class Model:
             blocks: ids of the text in order, and true where a document begins (None: after each separator): there the
                 state is reset before the token is read.
         """
-        array_SBH, last, matched_1 = self.network.initial_state(1), None, np.zeros(1, np.int64)
+        state, last, matched_1 = self.network.initial_state(1), None, np.zeros(1, np.int64)
         for given, fresh in blocks:
             ids = _whole(given)
             fresh = self.documents.starts(ids[:, None], matched_1)[:, 0].view(np.bool_) if fresh is None else fresh
@@ -243,8 +254,8 @@ class Model:
             bits = np.empty(max(len(ids) - 1, 0))
             for start in range(0, len(bits), STEPS_AT_ONCE):
                 stop = min(start + STEPS_AT_ONCE, len(bits))
-                nats_TB, array_SBH = self.network.nats(
-                    ids[start:stop, None], ids[start + 1 : stop + 1, None], fresh[start:stop, None], array_SBH
+                nats_TB, state = self.network.nats(
+                    ids[start:stop, None], ids[start + 1 : stop + 1, None], fresh[start:stop, None], state
                 )
                 bits[start:stop] = nats_TB[:, 0] / math.log(2)
             last = ids[-1:], fresh[-1:]
@@ -310,7 +321,7 @@ class Model:
         sampler.see(ids)
         logits_V, state = self.read(ids)
         lanes = Lanes(self.network, self.documents)
-        lanes.join(logits_V, state.array_SBH, state.position(0).matched, sampler)
+        lanes.join(logits_V, state.arrays, state.position(0).matched, sampler)
         for drawn_TB in lanes.draw(tokens):
             chunk = written(drawn_TB[:, 0])
             yield chunk

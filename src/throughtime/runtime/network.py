@@ -1,6 +1,6 @@
 """Layers on packed weights: arrays in, arrays out, the state beside them.
 
-Axes: T time, B batch (lane), D input, H hidden, S arrays of a state, V vocabulary.
+Axes: T time, B batch (lane), D input, H hidden, V vocabulary.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from throughtime.machine import usable_threads
 from throughtime.runtime import reference
 from throughtime.runtime.arguments import whole
 from throughtime.runtime.backend import Backend
+from throughtime.states import States
 from throughtime.text.separator import Separator
 
 Floats = NDArray[np.float32]
@@ -49,15 +50,20 @@ class Layer(NamedTuple):
 class Network:
     """Recurrent layers one above the other, with an embedding below and a linear head above them if given.
 
-    It keeps no state: states go in as arrays [S, B, H] and come back.
+    It keeps no state: states go in as tuples of arrays, batch first, and come back.
 
     Args:
-        layers: from the input up; all of one hidden size.
+        layers: from the input up; each takes what the one below puts out.
         embedding: rows_VD that the inputs name by their ids; None: the inputs are vectors.
         head: W_OH and b_O that make the outputs O of the last layer's; None: these are the outputs.
         weights: `float32`; `bf16`, which rounds weights and what they are multiplied with; or `int8`, with a scale for
             each row, and for what they are multiplied with.
         threads: at most; 0: as many as the process may use. Small products take one, whatever is said here.
+
+    Attributes:
+        outputs: O.
+        state_shapes: shape of each array of a state, without the batch.
+        has_kernels: the runtime's own kernels, or their twin in NumPy, run the layers: same input, same bits.
 
     Raises:
         SettingError: where a cell has no form for the runtime, or an argument is out of range.
@@ -74,79 +80,75 @@ class Network:
         check_weights(weights)
         if not layers:
             raise SettingError("a network needs at least one layer, got none")
-        self.wanted_threads = whole("threads", threads, 0)
-        self.threads = self.wanted_threads or usable_threads()
-        self.weights = weights
-        self._native: Any = engine.network(TABLE_BYTES) or reference.Network()
+        threads = whole("threads", threads, 0)
+        most = threads or usable_threads()
+        native = engine.network(TABLE_BYTES) or reference.Network()
         if embedding is not None:
-            self._native.embed(_dense(embedding))
+            native.embed(_dense(embedding))
         for layer in layers:
             given = given_of(layer, weights)
             try:
-                self._native.add(*given, self.threads)
+                native.add(*given, most)
             except KeyError:
                 raise SettingError(
                     f"the runtime has no kernel {given.kernel!r}; are the options of the cell {layer.cell!r} right?"
                 ) from None
-            self.hidden_size = len(given.W) // form_of(layer.cell).gates
         if head is not None:
-            self._native.head(weights, _dense(head[0]), _dense(head[1]), self.threads)
-        self.state_arrays = sum(form_of(layer.cell).state_arrays for layer in layers)
-        self.outputs = self.hidden_size if head is None else len(head[1])
-        self._feed: Any = self._native.feed_vectors if embedding is None else self._native.feed_ids
+            native.head(weights, _dense(head[0]), _dense(head[1]), most)
+        vectors = None if embedding is not None else (native.feed_vectors, native.step_vectors)
+        self._run_on(native, weights, threads, vectors)
+        self.has_kernels = True
 
     @classmethod
-    def on(cls, backend: Backend, outputs: int, state_size: int) -> Self:
-        """A network of ids whose layers another backend runs, for cells without a kernel.
-
-        Args:
-            backend: runs them.
-            outputs: V, the number of logits.
-            state_size: N, the numbers of a lane's state, which the backend takes as one array: [1, B, N].
-        """
+    def on(cls, backend: Backend) -> Self:
+        """A network of ids whose layers another backend runs, for cells without a kernel."""
         network = cls.__new__(cls)
-        network.wanted_threads, network.threads, network.weights = 0, usable_threads(), "float32"
-        network._native, network._feed = backend, backend.feed_ids
-        network.outputs, network.state_arrays, network.hidden_size = outputs, 1, state_size
+        network._run_on(backend, "float32", 0)
+        network.has_kernels = False
         return network
 
-    @property
-    def has_kernels(self) -> bool:
-        """Whether the runtime's own kernels, or their twin in NumPy, run the layers: same input, same bits."""
-        return not isinstance(self._native, Backend) or isinstance(self._native, reference.Network)
+    def _run_on(self, backend: Backend, weights: str, threads: int, vectors: Any = None) -> None:
+        """`vectors`: how the backend reads stretches and steps of vectors; None: the network reads ids."""
+        self._backend, self.weights = backend, weights
+        feed, step = vectors or (backend.feed_ids, backend.step_ids)
+        self._feed: Any = feed
+        self._step: Any = step
+        self.wanted_threads, self.threads = threads, threads or usable_threads()
+        self.outputs = backend.outputs
+        self.state_shapes = [array.shape[1:] for array in backend.initial_state(0)]
 
     @property
     def state_tolerance(self) -> float:
         return engine.STATE_TOLERANCE[self.weights]
 
-    def initial_state(self, batch_size: int) -> Floats:
-        return np.zeros((self.state_arrays, batch_size, self.hidden_size), np.float32)
+    def initial_state(self, batch_size: int) -> States:
+        return self._backend.initial_state(batch_size)
 
     def feed(
-        self, inputs: Int64 | Floats, state_SBH: Floats, wanted: int | None = None, reset_TB: Marks | None = None
-    ) -> tuple[Floats, Floats]:
+        self, inputs: Int64 | Floats, state: States, wanted: int | None = None, reset_TB: Marks | None = None
+    ) -> tuple[Floats, States]:
         """A stretch of ids_TB or x_TBD: the outputs_TBO of the last `wanted` steps (None: all), and the state.
 
         Where `reset_TB` is true a lane's state is reset before the step.
         """
         fresh = None if reset_TB is None else np.ascontiguousarray(reset_TB).view(np.uint8)
-        found: tuple[Floats, Floats] = self._feed(
-            inputs, fresh, state_SBH, len(inputs) if wanted is None else wanted, self.threads
+        found: tuple[Floats, States] = self._feed(
+            inputs, fresh, state, len(inputs) if wanted is None else wanted, self.threads
         )
         return found
 
-    def step(self, inputs: Int64 | Floats, state_SBH: Floats) -> tuple[Floats, Floats]:
+    def step(self, inputs: Int64 | Floats, state: States) -> tuple[Floats, States]:
         """One step, ids_B or x_BD: the outputs_BO and the state."""
-        outputs, after = self.feed(inputs[None], state_SBH)
-        return outputs[0], after
+        found: tuple[Floats, States] = self._step(inputs, state, self.threads)
+        return found
 
-    def advance(self, inputs_TB: Int64, reset_TB: Marks, state_SBH: Floats) -> Floats:
+    def advance(self, inputs_TB: Int64, reset_TB: Marks, state: States) -> States:
         """The state after a stretch; nothing is predicted."""
-        return self.feed(inputs_TB, state_SBH, 0, reset_TB)[1]
+        return self.feed(inputs_TB, state, 0, reset_TB)[1]
 
     def nats(
-        self, inputs_TB: Int64, targets_TB: Int64, reset_TB: Marks | None, state_SBH: Floats
-    ) -> tuple[NDArray[np.float64], Floats]:
+        self, inputs_TB: Int64, targets_TB: Int64, reset_TB: Marks | None, state: States
+    ) -> tuple[NDArray[np.float64], States]:
         """-log P of each target (nats_TB, 0 where it is negative: none), and the state.
 
         No more than LOGITS_AT_ONCE logits are held at any time.
@@ -156,27 +158,26 @@ class Network:
         for start in range(0, len(targets_TB), steps):
             here = slice(start, start + steps)
             fresh = None if reset_TB is None else reset_TB[here]
-            logits_TBV, state_SBH = self.feed(inputs_TB[here], state_SBH, None, fresh)
+            logits_TBV, state = self.feed(inputs_TB[here], state, None, fresh)
             targets_N, nats_N = np.maximum(targets_TB[here], 0).ravel(), np.empty(targets_TB[here].size)
-            self._native.nats(logits_TBV.reshape(-1, self.outputs), targets_N, nats_N)
+            self._backend.nats(logits_TBV.reshape(-1, self.outputs), targets_N, nats_N)
             found[here] = np.where(targets_TB[here] < 0, 0.0, nats_N.reshape(targets_TB[here].shape))
-        return found, state_SBH
+        return found, state
 
     def probabilities(self, logits_BV: Floats, bias_V: Floats) -> NDArray[np.float64]:
         """softmax(logits + bias) as whole multiples of 2^-24, none of them 0, that sum to 1."""
         out = np.empty(logits_BV.shape)
-        self._native.probabilities(logits_BV, bias_V, out)
+        self._backend.probabilities(logits_BV, bias_V, out)
         return out
 
-    def outputs_after(self, state_SBH: Floats) -> Floats:
+    def outputs_after(self, state: States) -> Floats:
         """The outputs_BO of a network with a head after a state, from what its last layer put out."""
-        found: Floats = self._native.outputs_after(state_SBH, self.threads)
-        return found
+        return self._backend.outputs_after(state, self.threads)
 
     def generate(
         self,
         logits_1BV: Floats,
-        state_SBH: Floats,
+        state: States,
         samplers: Sequence[Any],
         tokens: int,
         separator: Any = None,
@@ -192,13 +193,13 @@ class Network:
         drawn = np.empty((tokens, len(samplers)), np.int64) if out_TB is None else out_TB
         separator = separator or self.separator([], b"")
         matched_B = np.zeros(len(samplers), np.int64) if matched_B is None else matched_B
-        self._native.generate(logits_1BV, state_SBH, list(samplers), separator, matched_B, drawn, self.threads)
+        self._backend.generate(logits_1BV, state, list(samplers), separator, matched_B, drawn, self.threads)
         return drawn
 
     def search(
         self,
         logits_V: Floats,
-        state_S1H: Floats,
+        state: States,
         separator: Any,
         matched: int,
         stops: Sequence[bytes],
@@ -208,13 +209,13 @@ class Network:
         best: int,
         tokens: int,
         length_penalty: float,
-    ) -> list[tuple[bytes, float, float, Floats, int]]:
+    ) -> list[tuple[bytes, float, float, States, int]]:
         """The best texts that follow, by beams, the best first: each with its nats, its score, the state after it and
         what it has matched of the separator.
 
         Args:
             logits_V: of what comes next.
-            state_S1H: of the lane that they are of.
+            state: of the lane that they are of.
             separator: what the tokens stand for, and where documents end.
             matched: the bytes of it that the lane has matched.
             stops: what ends a text, and is left out of it.
@@ -224,9 +225,9 @@ class Network:
             tokens: of the longest text.
             length_penalty: as for `runtime.search`.
         """
-        found: list[tuple[bytes, float, float, Floats, int]] = self._native.search(
+        return self._backend.search(
             logits_V,
-            state_S1H,
+            state,
             separator,
             matched,
             stops,
@@ -237,7 +238,6 @@ class Network:
             length_penalty,
             self.threads,
         )
-        return found
 
     @staticmethod
     def separator(pieces: Sequence[bytes], text: bytes) -> Any:

@@ -12,13 +12,14 @@ from typing import NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
+from throughtime.engine.forms import EPSILON
 from throughtime.folder import whole_numbers
 from throughtime.runtime.backend import Backend, Floats, Int64, Marks
+from throughtime.states import States
 
 Step = Callable[[Floats, Floats, Floats, Sequence[Floats]], tuple[Floats, ...]]
 """`(W x, U h, vectors, state) -> state`; its first array is the output."""
 
-EPSILON = np.float32(1e-5)
 LARGEST = np.float32(127)
 TINY, HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
@@ -32,7 +33,7 @@ def normal(x: Floats) -> Floats:
     """Rows with mean 0 and variance 1."""
     centred: Floats = x - x.mean(-1, keepdims=True)
     variance: Floats = (centred * centred).mean(-1, keepdims=True)
-    scaled: Floats = centred / np.sqrt(variance + EPSILON)
+    scaled: Floats = centred / np.sqrt(variance + np.float32(EPSILON))
     return scaled
 
 
@@ -90,26 +91,34 @@ def _minlstm(candidate: Callable[[Floats], Floats]) -> Step:
     return step
 
 
-STEPS: dict[str, Step] = {
-    "elman-tanh": _elman(np.tanh),
-    "elman-relu": _elman(lambda x: np.maximum(x, 0)),
-    "gru": _gru,
-    "lstm": _lstm,
-    "layernorm-gru": _layernorm_gru,
-    "layernorm-lstm": _layernorm_lstm,
-    "mingru-linear": _mingru(lambda a: a),
-    "mingru-positive": _mingru(positive),
-    "minlstm-linear": _minlstm(lambda a: a),
-    "minlstm-positive": _minlstm(positive),
+class Equations(NamedTuple):
+    """A kernel: its step, its gates, and the arrays of its state."""
+
+    step: Step
+    gates: int
+    arrays: int = 1
+
+
+EQUATIONS = {
+    "elman-tanh": Equations(_elman(np.tanh), 1),
+    "elman-relu": Equations(_elman(lambda x: np.maximum(x, 0)), 1),
+    "gru": Equations(_gru, 3),
+    "lstm": Equations(_lstm, 4, arrays=2),
+    "layernorm-gru": Equations(_layernorm_gru, 3),
+    "layernorm-lstm": Equations(_layernorm_lstm, 4, arrays=2),
+    "mingru-linear": Equations(_mingru(lambda a: a), 2),
+    "mingru-positive": Equations(_mingru(positive), 2),
+    "minlstm-linear": Equations(_minlstm(lambda a: a), 3),
+    "minlstm-positive": Equations(_minlstm(positive), 3),
 }
 
 
 class _Layer(NamedTuple):
-    step: Step
+    equations: Equations
     W: Floats
     U: Floats | None
     vectors: Floats
-    arrays: int
+    units: int
     weights: str
 
 
@@ -150,56 +159,67 @@ class Network(Backend):
         self._embedding: Floats | None = None
         self._head: tuple[Floats, Floats, str] | None = None
 
+    @property
+    def outputs(self) -> int:
+        return len(self._head[1]) if self._head else self._layers[-1].units
+
+    def initial_state(self, batch_size: int) -> States:
+        sizes = [layer.units for layer in self._layers for _ in range(layer.equations.arrays)]
+        return tuple(np.zeros((batch_size, size), np.float32) for size in sizes)
+
     def embed(self, rows: Floats) -> None:
         self._embedding = rows
 
     def add(self, cell: str, weights: str, W: Floats, U: Floats | None, vectors: Floats, threads: int) -> None:
         del threads
-        arrays = 2 if STEPS[cell] in (_lstm, _layernorm_lstm) else 1
-        recurrent = None if U is None else held(U, weights)
-        self._layers.append(_Layer(STEPS[cell], held(W, weights), recurrent, vectors, arrays, weights))
+        equations, recurrent = EQUATIONS[cell], None if U is None else held(U, weights)
+        units = len(W) // equations.gates
+        self._layers.append(_Layer(equations, held(W, weights), recurrent, vectors, units, weights))
 
     def head(self, weights: str, W: Floats, b: Floats, threads: int) -> None:
         del threads
         self._head = (held(W, weights), b, weights)
 
     def feed_ids(
-        self, ids: Int64, fresh: Marks | None, before: Floats, wanted: int, threads: int
-    ) -> tuple[Floats, Floats]:
+        self, ids: Int64, fresh: Marks | None, before: States, wanted: int, threads: int
+    ) -> tuple[Floats, States]:
         assert self._embedding is not None
         if ids.min() < 0 or ids.max() >= len(self._embedding):
             raise IndexError(f"an id is not in a vocabulary of {len(self._embedding)}")
         return self.feed_vectors(self._embedding[ids], fresh, before, wanted, threads)
 
     def feed_vectors(
-        self, x: Floats, fresh: Marks | None, before: Floats, wanted: int, threads: int
-    ) -> tuple[Floats, Floats]:
+        self, x: Floats, fresh: Marks | None, before: States, wanted: int, threads: int
+    ) -> tuple[Floats, States]:
         del threads
-        y_TBH, at, after = x, 0, np.empty(before.shape, np.float32)
+        y_TBH, after = x, list[Floats]()
         for layer in self._layers:
-            state = tuple(before[at : at + layer.arrays])
+            state = before[len(after) : len(after) + layer.equations.arrays]
             sums_TBG = met(y_TBH, layer.weights) @ layer.W.T
             outputs = []
             for t, x_BG in enumerate(sums_TBG):
                 if fresh is not None:
                     state = tuple(np.where(fresh[t, :, None], np.float32(0), array) for array in state)
                 a_BG = x_BG if layer.U is None else met(state[0], layer.weights, bounded=True) @ layer.U.T
-                state = layer.step(x_BG, a_BG, layer.vectors, state)
+                state = layer.equations.step(x_BG, a_BG, layer.vectors, state)
                 outputs.append(state[0])
             y_TBH = np.stack(outputs)
-            after[at : at + layer.arrays] = state
-            at += layer.arrays
+            after += state
         last = y_TBH[len(y_TBH) - wanted :]
         if self._head:
             W, b, weights = self._head
             last = met(last, weights) @ W.T + b
-        return last, after
+        return last, tuple(np.ascontiguousarray(array, np.float32) for array in after)
 
-    def outputs_after(self, state: Floats, threads: int) -> Floats:
+    def step_vectors(self, x: Floats, before: States, threads: int) -> tuple[Floats, States]:
+        outputs, after = self.feed_vectors(x[None], None, before, 1, threads)
+        return outputs[0], after
+
+    def outputs_after(self, state: States, threads: int) -> Floats:
         del threads
         assert self._head is not None
         W, b, weights = self._head
-        return met(state[len(state) - self._layers[-1].arrays], weights) @ W.T + b
+        return met(state[len(state) - self._layers[-1].equations.arrays], weights) @ W.T + b
 
 
 def random_bits(seed: int, n: int) -> int:

@@ -1,6 +1,6 @@
 """The state of a network as a value: keep it, copy it, go back to it, send it elsewhere.
 
-Axes: S arrays, B batch (lane), H hidden.
+Axes: B batch (lane).
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from throughtime.errors import SettingError, ThroughtimeError
+from throughtime.states import States, join, select
 from throughtime.untrusted import parse_json, printable, to_json
 
-FORMAT = "2"
-OLDER = "1"
-"""The format without positions, and with a hash of the array alone."""
+FORMAT = "3"
+STACKED = "2"
+"""The format with one array [S, B, H] for the S arrays of a state, all of them [B, H]."""
+OLDEST = "1"
+"""That format without positions, and with a hash of the array alone."""
 ABOUT = "throughtime state"
-
-Floats = NDArray[np.float32]
+ARRAY = "state.{}"
+"""Names of the arrays, by their places in the state."""
 
 
 class Position(NamedTuple):
@@ -47,43 +50,45 @@ class State:
     """What a network remembers of what it has read, for each lane. Nothing changes it: a step gives a new one.
 
     Attributes:
-        array_SBH: float32, read-only; for each layer, from the input up, its output and, where the cell has one, what
-            it carries beside it.
+        arrays: float32, read-only, the batch as first axis; for each layer, from the input up, its output and, where
+            the cell has one, what it carries beside it.
         model: the hash of the model it belongs to.
         positions: one for each lane; empty where each is `Position()`.
     """
 
-    __slots__ = ("array_SBH", "model", "positions")
+    __slots__ = ("arrays", "model", "positions")
 
-    array_SBH: Floats
+    arrays: States
     model: str
     positions: tuple[Position, ...]
 
-    def __init__(self, array_SBH: Floats, model: str, positions: Sequence[Position] = ()):
-        array = np.asarray(array_SBH, np.float32)
-        if array.ndim != 3 or len(positions) not in (0, array.shape[1]):
-            raise ThroughtimeError(
-                f"a state has shape [S, B, H] and B positions or none, got {list(array.shape)} and {len(positions)}"
-            )
-        if array.flags.writeable:
-            array = array.copy()
+    def __init__(self, arrays: Sequence[NDArray[np.float32]], model: str, positions: Sequence[Position] = ()):
+        found = [np.asarray(array, np.float32) for array in arrays]
+        shapes = [list(array.shape) for array in found]
+        if not found or any(not shape or shape[0] != shapes[0][0] for shape in shapes):
+            raise ThroughtimeError(f"a state has arrays [B, ...] of one batch size, got shapes {shapes}")
+        if len(positions) not in (0, shapes[0][0]):
+            raise ThroughtimeError(f"a state has B positions or none, got {shapes[0][0]} lanes, {len(positions)}")
+        found = [array.copy() if array.flags.writeable else array for array in found]
+        for array in found:
             array.setflags(write=False)
-        self.array_SBH, self.model, self.positions = array, model, _told(positions)
+        self.arrays, self.model, self.positions = tuple(found), model, _told(positions)
 
     @classmethod
-    def holding(cls, array_SBH: Floats, model: str, positions: Sequence[Position] = ()) -> Self:
-        """The state with an array [S, B, H] that nobody else holds: it is made read-only, not copied."""
-        array_SBH.setflags(write=False)
+    def holding(cls, arrays: States, model: str, positions: Sequence[Position] = ()) -> Self:
+        """The state with arrays that nobody else holds: they are made read-only, not copied."""
+        for array in arrays:
+            array.setflags(write=False)
         state = cls.__new__(cls)
-        state.array_SBH, state.model, state.positions = array_SBH, model, _told(positions) if positions else ()
+        state.arrays, state.model, state.positions = arrays, model, _told(positions) if positions else ()
         return state
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return State, (self.array_SBH, self.model, self.positions)
+        return State, (self.arrays, self.model, self.positions)
 
     @property
     def batch_size(self) -> int:
-        return int(self.array_SBH.shape[1])
+        return len(self.arrays[0])
 
     def position(self, lane: int) -> Position:
         """How far a lane has come."""
@@ -101,7 +106,7 @@ class State:
         if places.size and not (-self.batch_size <= places.min() and places.max() < self.batch_size):
             raise SettingError(f"lanes must be 0 to {self.batch_size - 1}, got {places.tolist()}")
         picked = tuple(self.positions[place] for place in places.tolist()) if self.positions else ()
-        return State.holding(np.ascontiguousarray(self.array_SBH[:, places.astype(np.intp)]), self.model, picked)
+        return State.holding(select(self.arrays, places.astype(np.intp)), self.model, picked)
 
     @staticmethod
     def join(states: Sequence[State]) -> State:
@@ -113,11 +118,11 @@ class State:
         if len({state.model for state in states}) != 1:
             raise ThroughtimeError("states to be joined should be of one model" if states else "no state to join")
         try:
-            array_SBH = np.concatenate([state.array_SBH for state in states], 1)
+            arrays = join([state.arrays for state in states])
         except ValueError as error:
             raise ThroughtimeError(f"states to be joined should be of one size: {error}") from None
         positions = [state.position(lane) for state in states for lane in range(state.batch_size)]
-        return State.holding(array_SBH, states[0].model, positions)
+        return State.holding(arrays, states[0].model, positions)
 
     def to_bytes(self) -> bytes:
         """For `from_bytes`, in another process or on another machine."""
@@ -125,9 +130,10 @@ class State:
             [position.matched, position.pending.hex(), position.seed, position.drawn, list(position.seen)]
             for position in self.positions
         ]
-        digest = _hash(self.array_SBH, self.model, positions)
+        arrays = [np.ascontiguousarray(array) for array in self.arrays]
+        digest = _hash(arrays, [list(array.shape) for array in arrays], self.model, positions)
         about = {"format": FORMAT, "model": self.model, "sha256": digest, "positions": positions}
-        return save({"state": np.ascontiguousarray(self.array_SBH)}, {ABOUT: to_json(about)})
+        return save({ARRAY.format(place): array for place, array in enumerate(arrays)}, {ABOUT: to_json(about)})
 
     @staticmethod
     def from_bytes(blob: bytes) -> State:
@@ -140,20 +146,20 @@ class State:
             raise ThroughtimeError(f"a state is read from bytes, got {type(blob).__name__}")
         blob = bytes(blob)
         try:
-            array = load(blob)["state"]
+            named = load(blob)
             header = parse_json(blob[8 : 8 + int.from_bytes(blob[:8], "little")], "the header")
             about = parse_json(header["__metadata__"][ABOUT], "the description")
-            positions = about["positions"] if about["format"] == FORMAT else []
-            if about["format"] not in (OLDER, FORMAT) or array.dtype != np.float32 or array.ndim != 3:
-                raise ValueError(f"format {about['format']}, {array.dtype} of shape {list(array.shape)}")
-            told = _hash(array) if about["format"] == OLDER else _hash(array, str(about["model"]), positions)
-            if array.shape[1] and not array.size:
-                raise ValueError(f"an array of shape {list(array.shape)}, with lanes and without numbers")
+            form, model = about["format"], str(about["model"])
+            if form not in (OLDEST, STACKED, FORMAT):
+                raise ValueError(f"format {form}")
+            positions = [] if form == OLDEST else about["positions"]
+            arrays, shapes = _arrays_in(named, form)
+            told = _hash(arrays) if form == OLDEST else _hash(arrays, shapes, model, positions)
             if about["sha256"] != told:
                 raise ValueError("SHA-256 mismatch")
-            if not np.isfinite(array).all():
+            if not all(np.isfinite(array).all() for array in arrays):
                 raise ValueError("it holds numbers that are not finite")
-            return State(array, str(about["model"]), [_position(*entry) for entry in positions])
+            return State(arrays, model, [_position(*entry) for entry in positions])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             line = printable(" ".join(str(error).split()))
             raise ThroughtimeError(f"{len(blob)} bytes are no state of a model, or damaged: {line:.200}") from None
@@ -177,8 +183,31 @@ def _position(matched: Any, pending: Any, seed: Any, drawn: Any, seen: Any) -> P
     return Position(matched, begun, seed, drawn, tuple(seen))
 
 
-def _hash(array: Floats, *about: Any) -> str:
-    digest = hashlib.sha256(array.tobytes())
+def _arrays_in(named: dict[str, NDArray[Any]], form: str) -> tuple[list[NDArray[np.float32]], list[Any]]:
+    """The arrays of a state from a file of such a format, and their shapes as its hash has them.
+
+    Raises:
+        KeyError, ValueError: where they are not those of a state.
+    """
+    if form == FORMAT:
+        arrays = [named.pop(ARRAY.format(place)) for place in range(len(named))]
+        shapes: list[Any] = [list(array.shape) for array in arrays]
+    else:
+        stacked = named.pop("state")
+        if stacked.ndim != 3:
+            raise ValueError(f"an array of shape {list(stacked.shape)}")
+        arrays, shapes = list(stacked), list(stacked.shape)
+    if named or not arrays or any(array.dtype != np.float32 or not array.ndim for array in arrays):
+        raise ValueError("its arrays are not those of a state")
+    if any(len(array) and not array.size for array in arrays):
+        raise ValueError("an array with lanes and without numbers")
+    return arrays, shapes
+
+
+def _hash(arrays: Sequence[NDArray[np.float32]], *about: Any) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.tobytes())
     if about:
-        digest.update(json.dumps([list(array.shape), *about]).encode())
+        digest.update(json.dumps(about).encode())
     return digest.hexdigest()

@@ -110,7 +110,7 @@ class Streams:
         else:
             logits_V = model.logits(state)[0]
             stream = stream._replace(pending=state.position(0).pending)
-        self._lanes.join(logits_V, state.array_SBH, state.position(0).matched, sampler)
+        self._lanes.join(logits_V, state.arrays, state.position(0).matched, sampler)
         self._streams.append(stream)
 
     def write(self, tokens: int = 1) -> dict[int, str]:
@@ -170,11 +170,11 @@ class Streams:
     def _state(self, place: int, as_drawn: bool = False) -> State:
         """A stream's state; unless `as_drawn`, without draws of a seed that nobody chose."""
         stream = self._streams[place]
-        array_S1H, position = self._lanes.state(place)
+        arrays, position = self._lanes.state(place)
         position = position._replace(pending=stream.pending)
         if stream.choice.seed is None and not as_drawn:
             position = position._replace(seed=None, drawn=0)
-        return State.holding(array_S1H, self._model.digest, [position])
+        return State.holding(arrays, self._model.digest, [position])
 
     def _place(self, key: int) -> int:
         for place, stream in enumerate(self._streams):

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 namespace throughtime {
 namespace {
@@ -23,12 +24,21 @@ struct Candidate {
     }
 };
 
-// A lane of a state [S, B, H] into a lane of another.
-void copy_lane(const Network& network, const float* from, int64_t lanes, int64_t lane, float* to, int64_t to_lanes,
-               int64_t to_lane) {
-    const int64_t S = network.state_arrays(), H = network.units();
-    for (int64_t s = 0; s < S; s++)
-        memcpy(to + (s * to_lanes + to_lane) * H, from + (s * lanes + lane) * H, H * sizeof(float));
+// States of some lanes, their arrays one behind the other.
+struct States {
+    std::vector<float> memory;
+    std::vector<float*> arrays;
+
+    void resize(const Network& network, int64_t lanes) {
+        memory.resize(network.state_size() * lanes);
+        arrays = network.arrays_in(memory.data(), lanes);
+    }
+};
+
+// A lane of a state into a lane of another.
+void copy_lane(const Network& network, const float* const* from, int64_t lane, float* const* to, int64_t to_lane) {
+    for (const int64_t size : network.state_sizes())
+        memcpy(*to++ + to_lane * size, *from++ + lane * size, size * sizeof(float));
 }
 
 // How all tokens follow one beam, those that can.
@@ -58,13 +68,16 @@ size_t stop_in(const std::string& text, size_t piece, const std::vector<std::str
 
 }  // namespace
 
-std::vector<Ended> search(const Network& network, const Search& wanted, const float* logits, const float* state,
+std::vector<Ended> search(const Network& network, const Search& wanted, const float* logits, const float* const* state,
                           int threads) {
-    const int64_t V = network.outputs(), size = network.state_arrays() * network.units();
+    const int64_t V = network.outputs();
     const auto score = [&](double nats, int64_t tokens) {
         return -nats / std::pow((5 + (double)tokens) / 6, wanted.length_penalty);
     };
-    std::vector<float> states(state, state + size), next_states, outputs(logits, logits + V);
+    States states, next_states;
+    states.resize(network, 1);
+    copy_lane(network, state, 0, states.arrays.data(), 0);
+    std::vector<float> outputs(logits, logits + V);
     std::vector<Beam> alive{{"", 0.0, wanted.matched}}, following;
     std::vector<int64_t> parents, tokens;
     std::vector<uint8_t> fresh;
@@ -90,10 +103,14 @@ std::vector<Ended> search(const Network& network, const Search& wanted, const fl
                 parents.push_back(next.beam), tokens.push_back(next.token), fresh.push_back(begins);
                 continue;
             }
-            std::vector<float> after(size), unread(V);
-            copy_lane(network, states.data(), (int64_t)alive.size(), next.beam, after.data(), 1, 0);
-            network.run({1, 1, &next.token, nullptr, &begins}, after.data(), after.data(), 1, unread.data(), threads);
-            ended.push_back({text.substr(0, stop), next.nats, score(next.nats, length), std::move(after), matched});
+            States after;
+            after.resize(network, 1);
+            float* const* arrays = after.arrays.data();
+            copy_lane(network, states.arrays.data(), next.beam, arrays, 0);
+            std::vector<float> unread(V);
+            network.run({1, 1, &next.token, nullptr, &begins}, arrays, arrays, 1, unread.data(), threads);
+            ended.push_back(
+                {text.substr(0, stop), next.nats, score(next.nats, length), std::move(after.memory), matched});
         }
         std::stable_sort(ended.begin(), ended.end(), [](const Ended& a, const Ended& b) { return a.score > b.score; });
         if (following.empty()) break;
@@ -103,13 +120,13 @@ std::vector<Ended> search(const Network& network, const Search& wanted, const fl
             score(following.front().nats, wanted.tokens) <= ended[wanted.best - 1].score)
             break;
         const int64_t lanes = (int64_t)following.size();
-        next_states.resize(size * lanes);
+        next_states.resize(network, lanes);
         for (int64_t lane = 0; lane < lanes; lane++)
-            copy_lane(network, states.data(), (int64_t)alive.size(), parents[lane], next_states.data(), lanes, lane);
-        states.swap(next_states), alive.swap(following);
+            copy_lane(network, states.arrays.data(), parents[lane], next_states.arrays.data(), lane);
+        std::swap(states, next_states), alive.swap(following);
         outputs.resize(V * lanes);
-        network.run({1, lanes, tokens.data(), nullptr, fresh.data()}, states.data(), states.data(), 1, outputs.data(),
-                    threads);
+        float* const* arrays = states.arrays.data();
+        network.run({1, lanes, tokens.data(), nullptr, fresh.data()}, arrays, arrays, 1, outputs.data(), threads);
         wanted.pause();
     }
     if ((int64_t)ended.size() > wanted.best) ended.resize(wanted.best);

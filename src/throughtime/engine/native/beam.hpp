@@ -23,13 +23,13 @@ struct Search {
 struct Ended {
     std::string text;  // without the stop that ended it
     double nats, score;
-    std::vector<float> state;  // [S, 1, H], after the last token
+    std::vector<float> state;  // after the last token, its arrays one behind the other
     int64_t matched;           // bytes of the separator that it ends with
 };
 
-// The best texts found, the best first, from the logits [V] of what comes next and the state [S, 1, H]. The search ends
-// when `best` texts have ended and no beam can become better than they are.
-std::vector<Ended> search(const Network& network, const Search& wanted, const float* logits, const float* state,
+// The best texts found, the best first, from the logits [V] of what comes next and the state of one lane. The search
+// ends when `best` texts have ended and no beam can become better than they are.
+std::vector<Ended> search(const Network& network, const Search& wanted, const float* logits, const float* const* state,
                           int threads);
 
 }  // namespace throughtime

@@ -36,7 +36,6 @@ struct tt_model {
     tt_model() : network(1 << 24) {}
     const std::vector<std::string>& pieces() const { return separator.all_pieces(); }
     int64_t vocabulary() const { return (int64_t)pieces().size(); }
-    int64_t units() const { return network.state_arrays() * network.units(); }
     void check_token(int64_t token) const {
         if (token < 0 || token >= vocabulary())
             throw std::out_of_range("token " + std::to_string(token) + " is not in a vocabulary of " +
@@ -44,7 +43,7 @@ struct tt_model {
     }
     // A state has a number more than the network's: the bytes of the separator that were matched.
     int64_t matched(const float* state) const {
-        const float found = state[units()];
+        const float found = state[network.state_size()];
         if (!(found >= 0 && found <= (float)separator.size() && found == std::floor(found)))
             throw std::invalid_argument("the state is none: its last number says how much of the separator was read");
         return (int64_t)found;
@@ -52,8 +51,9 @@ struct tt_model {
     void read(int64_t token, float* state, float* logits) const {
         const int64_t before = matched(state);
         const uint8_t begins = separator.ended(before);
-        network.run({1, 1, &token, nullptr, &begins}, state, state, 1, logits, threads);
-        state[units()] = (float)separator.after(before, token);
+        const std::vector<float*> arrays = network.arrays_in(state, 1);
+        network.run({1, 1, &token, nullptr, &begins}, arrays.data(), arrays.data(), 1, logits, threads);
+        state[network.state_size()] = (float)separator.after(before, token);
     }
 };
 
@@ -157,14 +157,17 @@ std::unique_ptr<tt_model> load(const char* path, int threads) {
     int64_t D = 0;
     const std::vector<float> embedding = fields.array(V, D, "the embedding");
     network.embed(embedding.data(), V, D);
-    const int64_t H = fields.number(1, Fields::LARGEST, "the number of units");
+    const auto units = [&] { return fields.number(1, Fields::LARGEST, "the number of units"); };
+    const bool of_one_size = fields.version() == Fields::ONE_SIZE;
+    int64_t H = of_one_size ? units() : 0, below = D;
     const int64_t layers = fields.count("the number of layers");
-    for (int64_t i = 0; i < layers; i++) {
+    for (int64_t i = 0; i < layers; i++, below = H) {
+        if (!of_one_size) H = units();
         const std::string cell = fields.text();
         const Recurrence& kernel = kernel_of(cell, fields.text());
         Layer layer{};
         layer.threads = 1;
-        layer.inputs = i ? H : D, layer.units = H;
+        layer.inputs = below, layer.units = H;
         const std::vector<float> W = fields.matrix(kernel.gates * H, layer.inputs, "a matrix");
         std::vector<float> U;
         if (kernel.product) U = fields.matrix(kernel.gates * H, H, "a matrix");
@@ -254,7 +257,7 @@ int64_t tt_vocabulary(const tt_model* model) {
 }
 
 size_t tt_state_size(const tt_model* model) {
-    return guarded<size_t>(0, [&] { return (size_t)given(model).units() + 1; });
+    return guarded<size_t>(0, [&] { return (size_t)given(model).network.state_size() + 1; });
 }
 
 const char* tt_piece(const tt_model* model, int64_t token, size_t* length) {

@@ -13,7 +13,7 @@
 namespace throughtime {
 namespace {
 
-constexpr char MAGIC[] = "throughtime embedded 2\n";  // the digit is the version
+constexpr char MAGIC[] = "throughtime embedded #\n";  // with the version where the # is
 constexpr size_t MAGIC_SIZE = sizeof MAGIC - 1, VERSION = MAGIC_SIZE - 2;
 
 [[noreturn]] void damaged(const std::string& why) { throw std::runtime_error("the file is damaged: " + why); }
@@ -85,7 +85,8 @@ Fields::Fields(const char* path) {
     uint8_t magic[MAGIC_SIZE];
     if (file.size < (int64_t)MAGIC_SIZE || (file.read(magic, MAGIC_SIZE), memcmp(magic, MAGIC, VERSION) != 0))
         throw std::runtime_error("the file was not written by `throughtime embed`");
-    if (memcmp(magic, MAGIC, MAGIC_SIZE) != 0)
+    number_of_version = (char)magic[VERSION];
+    if ((version() != ONE_SIZE && version() != SIZES) || magic[VERSION + 1] != MAGIC[VERSION + 1])
         throw std::runtime_error(
             "the file is of another version than this library; write it anew by `throughtime embed`");
     if (file.size > LARGEST)

@@ -13,6 +13,7 @@ namespace throughtime {
 class Fields {
     std::vector<uint8_t> content;
     size_t at = 0;
+    char number_of_version = 0;
 
     size_t left() const { return content.size() - at; }
     void take(void* to, size_t size);
@@ -22,6 +23,10 @@ class Fields {
     // Reads a regular file of at most LARGEST bytes, and compares its check sum.
     static constexpr int64_t LARGEST = int64_t(1) << 32;
     explicit Fields(const char* path);
+
+    // The version of the file: with the units of all layers before them, or with those of each layer at its beginning.
+    static constexpr char ONE_SIZE = '2', SIZES = '3';
+    char version() const { return number_of_version; }
 
     int64_t number();
     int64_t number(int64_t least, int64_t most, const char* what);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 
@@ -65,10 +66,9 @@ void Network::add(const Recurrence& kernel, Layer given) {
         if (given.inputs != units())
             refuse("a layer of input " + std::to_string(given.inputs) + " cannot stand on " + std::to_string(units()) +
                    " units");
-        if (given.units != units())
-            refuse("all layers should have " + std::to_string(units()) + " units, got " + std::to_string(given.units));
     }
     layers.emplace_back(kernel, given);
+    sizes.insert(sizes.end(), layers.back().arrays(), given.units);
     if (given.vocabulary) std::vector<float>().swap(embedding);
 }
 
@@ -78,10 +78,12 @@ void Network::put_head(const Recurrence& affine, const Layer& given) {
     head.emplace_back(affine, given);
 }
 
-int64_t Network::state_arrays() const {
-    int64_t arrays = 0;
-    for (const Packed& layer : layers) arrays += layer.arrays();
-    return arrays;
+int64_t Network::state_size() const { return std::accumulate(sizes.begin(), sizes.end(), (int64_t)0); }
+
+int64_t Network::widest() const {
+    int64_t units = 0;
+    for (const Packed& layer : layers) units = std::max(units, layer.units());
+    return units;
 }
 
 int64_t Network::steps_at_once(int64_t B) const {
@@ -90,19 +92,20 @@ int64_t Network::steps_at_once(int64_t B) const {
     return std::max<int64_t>(1, BYTES_AT_ONCE / (bytes + 1) / B);
 }
 
-void Network::outputs_of(const float* state, int64_t B, float* out, int threads) const {
+void Network::outputs_of(const float* const* state, int64_t B, float* out, int threads) const {
     Layer call{};
     call.steps = 1, call.lanes = B;
-    call.x = state + (state_arrays() - layers.back().arrays()) * B * units();
+    call.x = state[sizes.size() - layers.back().arrays()];
     call.y = out;
     head.front().run(call, threads);
 }
 
-void Network::run(const Steps& steps, const float* before, float* after, int64_t wanted, float* out,
+void Network::run(const Steps& steps, const float* const* before, float* const* after, int64_t wanted, float* out,
                   int threads) const {
     if (layers.empty()) throw std::invalid_argument("a network without a layer cannot run");
     const int64_t T = steps.T, B = steps.B, first = T - wanted;
-    const int64_t width = steps.ids && !layers.front().vocabulary() ? std::max(units(), inputs()) : units();
+    const bool gathers = steps.ids && !layers.front().vocabulary();
+    const int64_t width = gathers ? std::max(widest(), inputs()) : widest();
     const int64_t at_once = std::max<int64_t>(1, (int64_t)(KEPT_BYTES / sizeof(float)) / (B * width));
     for (int64_t t = 0; t < T; t += at_once, before = after) {
         const int64_t end = std::min(T, t + at_once), begin = std::max(t, first);
@@ -114,12 +117,12 @@ void Network::run(const Steps& steps, const float* before, float* after, int64_t
     forget_large_rooms();
 }
 
-void Network::run_part(const Steps& steps, const float* before, float* after, int64_t wanted, float* out,
+void Network::run_part(const Steps& steps, const float* const* before, float* const* after, int64_t wanted, float* out,
                        int threads) const {
-    const int64_t T = steps.T, B = steps.B, H = units(), rows = T * B, state = B * H;
+    const int64_t T = steps.T, B = steps.B, H = units(), rows = T * B, width = widest();
     const bool gathers = steps.ids && !layers.front().vocabulary();
     for (auto& room : between)
-        if ((int64_t)room.size() < rows * H) room.resize(rows * H);
+        if ((int64_t)room.size() < rows * width) room.resize(rows * width);
     const float* x = steps.x;
     if (gathers) {
         const int64_t D = inputs();
@@ -137,16 +140,16 @@ void Network::run_part(const Steps& steps, const float* before, float* after, in
         call.ids = layer.vocabulary() ? steps.ids : nullptr;
         call.fresh = steps.fresh;
         call.y = direct ? out : between[i % 2].data();
-        call.hidden0 = before, call.hidden = after;
-        call.carried0 = before, call.carried = nullptr;
-        if (layer.arrays() == 2) call.carried0 = before + state, call.carried = after + state;
-        before += layer.arrays() * state, after += layer.arrays() * state;
+        call.hidden0 = *before, call.hidden = *after;
+        call.carried0 = *before, call.carried = nullptr;
+        if (layer.arrays() == 2) call.carried0 = before[1], call.carried = after[1];
+        before += layer.arrays(), after += layer.arrays();
         layer.run(call, threads);
         x = call.y;
     }
-    const float* last = x + (T - wanted) * state;
+    const float* last = x + (T - wanted) * B * H;
     if (head.empty()) {
-        if (last != out) memcpy(out, last, wanted * state * sizeof(float));
+        if (last != out) memcpy(out, last, wanted * B * H * sizeof(float));
     } else if (wanted) {
         Layer call{};
         call.steps = wanted, call.lanes = B;

@@ -47,16 +47,20 @@ struct Steps {
     }
 };
 
-// Tokens or vectors go in; logits, or the last layer's output where there is no head, come out. The state lies in one
-// array [S, B, H]: for each layer its output and, where it has one, what it carries beside it. All layers have H units.
+// Tokens or vectors go in; logits, or the last layer's output where there is no head, come out. A state is a list of
+// arrays [B, units of the layer]: for each layer, from the bottom up, its output and, where it has one, what it carries
+// beside it.
 class Network {
     size_t table_bytes;
     std::vector<float> embedding;  // [V, D], where the first layer has no table of it
     int64_t vocabulary = 0;
     std::vector<Packed> layers;
-    std::vector<Packed> head;  // or none
+    std::vector<Packed> head;    // or none
+    std::vector<int64_t> sizes;  // of a state's arrays, in numbers a lane
 
-    void run_part(const Steps& steps, const float* before, float* after, int64_t wanted, float* out, int threads) const;
+    int64_t widest() const;
+    void run_part(const Steps& steps, const float* const* before, float* const* after, int64_t wanted, float* out,
+                  int threads) const;
 
  public:
     // What the first layer makes of every token is made once, and looked up, where it takes no more than `table_bytes`.
@@ -70,17 +74,28 @@ class Network {
 
     int64_t ids() const { return vocabulary; }                                       // 0: it reads vectors
     int64_t inputs() const { return layers.empty() ? 0 : layers.front().inputs(); }  // 0: it has no layers
-    int64_t units() const { return layers.empty() ? 0 : layers.front().units(); }
+    int64_t units() const { return layers.empty() ? 0 : layers.back().units(); }     // of the last layer
     int64_t outputs() const { return head.empty() ? units() : head.front().units(); }
-    int64_t state_arrays() const;
+
+    // The numbers a lane of each array of a state, and of all of them.
+    const std::vector<int64_t>& state_sizes() const { return sizes; }
+    int64_t state_size() const;
+    // The arrays of a state of B lanes that lie one behind the other.
+    template <class T>
+    std::vector<T*> arrays_in(T* memory, int64_t B) const {
+        std::vector<T*> arrays;
+        for (const int64_t size : sizes) arrays.push_back(memory), memory += B * size;
+        return arrays;
+    }
 
     // Steps of B lanes that take a fraction of a second, by the weights that have to be read: a longer call is cut.
     int64_t steps_at_once(int64_t B) const;
-    // What a network with a head puts out after a state [S, B, H]: out [B, outputs].
-    void outputs_of(const float* state, int64_t B, float* out, int threads) const;
+    // What a network with a head puts out after a state of B lanes: out [B, outputs].
+    void outputs_of(const float* const* state, int64_t B, float* out, int threads) const;
     // The outputs of the last `wanted` steps go to out [wanted, B, outputs]. `before` may be `after`. Throws
     // std::invalid_argument where there is no layer. Memory does not grow with T.
-    void run(const Steps& steps, const float* before, float* after, int64_t wanted, float* out, int threads) const;
+    void run(const Steps& steps, const float* const* before, float* const* after, int64_t wanted, float* out,
+             int threads) const;
 };
 
 }  // namespace throughtime

@@ -10,7 +10,7 @@ namespace throughtime::LEVEL {
 struct Moments {
     float mean, scale;
 
-    static constexpr float EPSILON = 1e-5f;
+    static constexpr float EPSILON = 1e-5f;  // as in engine/forms.py
 
     INLINE Vec normal(Vec v) const { return (v - mean) * scale; }
 

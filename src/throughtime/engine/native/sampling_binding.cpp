@@ -84,6 +84,12 @@ void bind_sampling(nb::module_& m) {
                  self.check_free();
                  self.drawn = drawn;
              })
+        .def("choose",
+             [](BoundSampler& self, Array<float, 1> logits) {
+                 self.check_free();
+                 check(logits.size() == self.vocabulary, "there should be a logit for each token");
+                 return self.choose(logits.data());
+             })
         .def_prop_ro("seed", [](const BoundSampler& self) { return self.seed(); })
         .def_prop_ro("drawn",
                      [](const BoundSampler& self) {
