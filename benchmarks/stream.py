@@ -166,7 +166,7 @@ class _Plain(nn.Module):
         cell = like.stack.cells[0]
         assert isinstance(cell, cells.Cell)
         self.lstm = module_like("lstm", cell)
-        self.head = nn.Linear(like.settings.hidden_size, like.vocabulary_size)
+        self.head = nn.Linear(like.settings.widths[-1], like.vocabulary_size)
         self.head.load_state_dict({"weight": like.W_o.detach(), "bias": like.b_o.detach()})
 
     @torch.no_grad()

@@ -124,7 +124,7 @@ def prepared(settings: dict[str, Any]) -> Task:
     dataset = prepare(wanted.text)
     generator = torch.Generator().manual_seed(wanted.training.seed)
     model = LanguageModel(wanted.model, dataset.tokenizer.vocabulary_size, generator)
-    network = Network(model.vocabulary_size, wanted.model.hidden_size)
+    network = Network(model.vocabulary_size, wanted.model.widths[-1])
     cell = cast(Cell, model.stack.cells[0])
     pairs = [(model.embedding, network.embedding.weight), (model.W_o, network.output.weight)]
     pairs.append((model.b_o, network.output.bias))
@@ -191,7 +191,7 @@ def example(settings: dict[str, Any], parent: Parent) -> None:
     def steps() -> Iterator[int]:
         best, lr = float("inf"), rate
         while True:
-            hidden = torch.zeros(1, lanes, task.recipe.model.hidden_size)
+            hidden = torch.zeros(1, lanes, task.recipe.model.widths[-1])
             for start in range(0, len(text) - 1, window):
                 stop = min(start + window, len(text) - 1)
                 model.zero_grad()

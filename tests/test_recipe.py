@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tomllib
 from contextlib import suppress
@@ -35,8 +36,13 @@ def test_every_setting_is_read(tmp_path, monkeypatch):
     """A setting that nothing reads would be a promise that nothing keeps."""
     read = set()
 
+    properties = {"widths", "embedding_width", "units"}
+
     def watched(self, name):
-        reader = sys._getframe(1).f_globals["__name__"]
+        frame = sys._getframe(1)
+        while frame.f_code.co_name in properties or frame.f_code is watched.__code__:  # it reads for its own reader
+            frame = frame.f_back
+        reader = frame.f_globals["__name__"]
         if reader.startswith("throughtime.") and reader != recipe.__name__:  # checks and printing use every setting
             read.add((type(self), name))
         return super(Settings, self).__getattribute__(name)
@@ -73,6 +79,20 @@ def test_every_setting_is_read(tmp_path, monkeypatch):
         ("streams.lanes=0", "streams.lanes: should be greater than or equal to 1, got 0"),
         ("streams.lanes=2.5", "streams.lanes: should be a valid integer, got 2.5"),
         ("model.hidden_size=big", "model.hidden_size: should be a valid integer, got 'big'"),
+        ("model.hidden_size=[4, big]", "model.hidden_size: should be a valid integer, got '[4, big]'"),
+        ("model.hidden_size=[4, 0]", "model.hidden_size.1: should be greater than or equal to 1, got 0"),
+        (
+            "model.hidden_size=[]",
+            "model.hidden_size: should be one whole number or a list of 1 to 1,000, got 0 of them",
+        ),
+        (
+            "model={hidden_size=[4, 5], layers=3}",
+            "model.layers must be 2, as many as hidden_size lists, or be left out",
+        ),
+        (
+            "model={hidden_size=[4, 5], tied=true, embedding_size=4}",
+            "model.tied needs embedding_size equal to the last hidden_size (5) or 0, got 4",
+        ),
         ("model.weight_drop=1.0", "model.weight_drop: should be less than 1, got 1.0"),
         ("text.tokens=chars", "text.tokens: should be 'byte', 'char', 'word' or 'bpe', got 'chars'"),
         ("text.split=[0.9,0.2,0.1]", "text.split must sum to 1, got [0.9, 0.2, 0.1], which sums to 1.2"),
@@ -104,6 +124,33 @@ def test_wrong_settings(assignment, message):
         recipe.build(recipe.parse_assignment(assignment))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "widths", "embedding_width"),
+    [
+        ({"hidden_size": 4}, (4,), 4),
+        ({"hidden_size": 4, "layers": 3, "embedding_size": 2}, (4, 4, 4), 2),
+        ({"hidden_size": [4, 7, 5]}, (4, 7, 5), 4),
+        ({"hidden_size": [4, 7, 5], "layers": 3, "tied": True}, (4, 7, 5), 5),
+        ({"hidden_size": [4, 7, 5], "embedding_size": 9}, (4, 7, 5), 9),
+    ],
+)
+def test_the_sizes_of_layers_and_of_the_embedding(model, widths, embedding_width):
+    built = recipe.build({"model": model})
+    assert (built.model.widths, built.model.embedding_width, built.model.layers) == (
+        widths, embedding_width, len(widths)
+    )  # fmt: skip
+    assert recipe.build(tomllib.loads(recipe.to_toml(built))) == built
+    assert recipe.Model.model_validate(json.loads(json.dumps(built.model.model_dump()))) == built.model
+
+
+def test_a_list_of_sizes_takes_the_place_of_a_number_of_layers():
+    base = {"model": {"hidden_size": 4, "layers": 3}}
+    assert recipe.build(recipe.change(base, {"model": {"hidden_size": [5, 6]}})).model.widths == (5, 6)
+    assert recipe.build(recipe.change(base, {"model": {"hidden_size": 7}})).model.widths == (7, 7, 7)
+    with pytest.raises(SettingError, match="layers must be 2"):
+        recipe.build(recipe.change(base, {"model": {"hidden_size": [5, 6], "layers": 3}}))
 
 
 def test_a_dotted_key_is_said_to_need_nesting():

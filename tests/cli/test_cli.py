@@ -47,6 +47,7 @@ def test_train_reports_on_standard_error_and_sums_up_on_standard_output(call, te
         (["--tokens", "bpe"], "text.tokens", "bpe"),
         (["--cell", "gru"], "model.cell", "gru"),
         (["--hidden", "9"], "model.hidden_size", 9),
+        (["--hidden", "9,12"], "model.hidden_size", (9, 12)),
         (["--layers", "3"], "model.layers", 3),
         (["--minutes", "0.5"], "training.minutes", 0.5),
         (["--epochs", "3"], "training.epochs", 3.0),

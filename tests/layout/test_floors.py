@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "throughtime"
 FLOORS = [
-    {"errors", "durable", "version", "machine", "untrusted", "recipe", "recipes", "folder", "states"},
+    {"errors", "durable", "version", "machine", "untrusted", "recipe", "recipes", "folder", "states", "parameters"},
     {"text"},
     {"streams"},
     {"engine"},
@@ -28,6 +28,7 @@ ABOVE = {part: set().union(*FLOORS[:level]) for level, floor in enumerate(FLOORS
 ABOVE["runtime"] = {*FLOORS[0], "text", "engine"}
 ABOVE["untrusted"] = {"errors"}
 ABOVE["states"] = set()
+ABOVE["parameters"] = {"recipe"}
 ABOVE["recipe"] = {"errors", "version", "untrusted"}
 ABOVE["durable"] = {"errors", "untrusted"}
 ABOVE["folder"] = {"errors", "durable", "recipe", "untrusted"}

@@ -47,6 +47,8 @@ def run(program, *arguments):
         {"cell": "lstm", "hidden_size": 33, "layers": 2, "tied": True},
         {"cell": "mingru", "hidden_size": 16, "embedding_size": 5},
         {"cell": "elman", "hidden_size": 16, "cell_options": {"activation": "relu"}},
+        {"cell": "lstm", "hidden_size": [16, 33, 9], "tied": True},
+        {"cell": "gru", "hidden_size": [9, 20], "embedding_size": 5},
     ],
     ids=str,
 )
@@ -57,6 +59,12 @@ def test_it_writes_what_the_runtime_writes(program, tmp_path, values, weights):
     assert done.returncode == 0, done.stderr
     assert done.stdout.decode() == "".join(runtime.load(place, weights).generate("thé ", 120, seed=7))
     assert done.stderr.startswith(b"120 tokens written")
+
+
+def test_only_layers_of_different_sizes_need_a_newer_library(tmp_path):
+    for place, sizes, magic in (("one", [8, 8], b"embedded 2\n"), ("two", [8, 9], b"embedded 3\n")):
+        content = embedded.embed(folder_of(tmp_path / place, hidden_size=sizes))
+        assert content.startswith(b"throughtime " + magic)
 
 
 def test_bytes(program, tmp_path):

@@ -34,6 +34,19 @@ OPTIONS = {
 """Options that are short for a setting."""
 
 
+class _Sizes(click.ParamType[int | list[int]]):
+    """A whole number, or several with commas between them."""
+
+    name = "sizes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | list[int]:
+        try:
+            sizes = [int(size) for size in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is not a whole number, nor several with commas between them.", param, ctx)
+        return sizes if len(sizes) > 1 else sizes[0]
+
+
 @click.command("train", short_help="Train a language model on a text.")
 @click.argument("texts", metavar="[TEXT ...]", nargs=-1)
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Run folder; default: a new one in runs/.")
@@ -43,7 +56,7 @@ OPTIONS = {
 @click.option("--tokens", type=click.Choice(["byte", "char", "word", "bpe"]), help="What a token is.")
 @click.option("--encoding", metavar="NAME", help="Encoding of the texts; default: utf-8.")
 @click.option("--cell", metavar="NAME", help="Kind of cell; `throughtime cells` lists them.")
-@click.option("--hidden", metavar="N", type=int, help="Units of each layer.")
+@click.option("--hidden", metavar="N[,N...]", type=_Sizes(), help="Units of every layer; with commas, of each.")
 @click.option("--layers", metavar="N", type=int, help="Layers.")
 @click.option("--minutes", metavar="M", type=float, help="Train for so long.")
 @click.option("--epochs", metavar="E", type=float, help="Train for so many passes over the text.")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 
-from throughtime import cells
+from throughtime import cells, parameters
 from throughtime.cells import transforms
 from throughtime.cells.base import Embedded
 from throughtime.cells.checking import check_ids
@@ -31,9 +31,9 @@ from throughtime.streams.batch import Batch
 class LanguageModel(SequenceModel):
     """P(next token | tokens so far) = softmax(W_o h_t + b_o), with h_t from a stack over embedded tokens.
 
-    The embedding starts normal with standard deviation 1, W_o uniform with variance 1 / (3 H), b_o zero. Tied, one
-    matrix is both: it starts with standard deviation H^-1/2, and what is read from it is multiplied by H^1/2, for an
-    input that is small beside the recurrence leaves the state to itself.
+    The embedding starts normal with standard deviation 1, W_o uniform with variance 1 / (3 H), b_o zero; H is that of
+    the last layer. Tied, one matrix is both: it starts with standard deviation H^-1/2, and what is read from it is
+    multiplied by H^1/2, for an input that is small beside the recurrence leaves the state to itself.
 
     Args:
         settings: sizes and the kind of cell.
@@ -45,37 +45,42 @@ class LanguageModel(SequenceModel):
     """
 
     carries_state: ClassVar[bool] = True
+    embedding: nn.Parameter
+    W_o: nn.Parameter
+    b_o: nn.Parameter
 
     def __init__(self, settings: Model, vocabulary_size: int, generator: torch.Generator | None = None):
         super().__init__()
         self.settings, self.vocabulary_size = settings, whole_size("vocabulary_size", vocabulary_size)
         if self.vocabulary_size < 1:
             raise SettingError(f"vocabulary_size must be at least 1, got {vocabulary_size}")
-        hidden, size = settings.hidden_size, settings.embedding_size or settings.hidden_size
-        spread = hidden**-0.5 if settings.tied else 1.0
-        self.embedding = nn.Parameter(uninitialised(vocabulary_size, size).normal_(0, spread, generator=generator))
+        for name, shape in parameters.outer(settings, self.vocabulary_size).items():
+            self.register_parameter(name, nn.Parameter(uninitialised(*shape)))
+        spread = settings.widths[-1] ** -0.5
+        with torch.no_grad():
+            self.embedding.normal_(0, spread if settings.tied else 1.0, generator=generator)
         layers = [
             cells.create(
                 settings.cell,
-                hidden if level else size,
-                hidden,
+                layer.input_size,
+                layer.hidden_size,
                 engine=settings.engine,
                 precision=settings.precision,
                 generator=generator,
                 **settings.cell_options,
             )
-            for level in range(settings.layers)
+            for layer in parameters.layers(settings)
         ]
         self.stack = Stack(layers, settings.dropout, settings.weight_drop, settings.recurrent_dropout)
-        if not settings.tied:
-            bound = hidden**-0.5
-            self.W_o = nn.Parameter(uninitialised(vocabulary_size, hidden).uniform_(-bound, bound, generator=generator))
-        self.b_o = nn.Parameter(torch.zeros(vocabulary_size))
+        with torch.no_grad():
+            if not settings.tied:
+                self.W_o.uniform_(-spread, spread, generator=generator)
+            self.b_o.zero_()
 
     def extra_repr(self) -> str:
         settings = self.settings
         sizes = f"vocabulary_size={self.vocabulary_size}, embedding_size={self.embedding.shape[1]}"
-        sizes += f", hidden_size={settings.hidden_size}, layers={settings.layers}, cell={settings.cell}"
+        sizes += f", hidden_size={settings.units}, layers={settings.layers}, cell={settings.cell}"
         return sizes + ", tied" * settings.tied + f", dropout={settings.dropout:g}" * bool(settings.dropout)
 
     def description(self) -> Description:
@@ -185,7 +190,7 @@ class LanguageModel(SequenceModel):
         return self._scaled(embedding(check_ids(ids, "ids", None, self.embedding), self.embedding))
 
     def _scaled(self, rows: Tensor) -> Tensor:
-        return rows * self.settings.hidden_size**0.5 if self.settings.tied else rows
+        return rows * self.settings.widths[-1] ** 0.5 if self.settings.tied else rows
 
     @property
     def _output_VH(self) -> Tensor:

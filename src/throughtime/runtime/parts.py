@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from throughtime import folder as folders
+from throughtime import parameters
 from throughtime.recipe import Model as Settings
 from throughtime.runtime.network import Floats, Layer, form_of
 from throughtime.text import tokenizer as tokenizers
@@ -41,13 +42,9 @@ def read_parts(run: str | Path) -> Parts:
 
 def shapes(settings: Settings, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
     """The arrays of a language model by the names they have in its file."""
-    hidden, size = settings.hidden_size, settings.embedding_size or settings.hidden_size
-    found: dict[str, tuple[int, ...]] = {"embedding": (vocabulary_size, size), "b_o": (vocabulary_size,)}
-    if not settings.tied:
-        found["W_o"] = (vocabulary_size, hidden)
-    for level in range(settings.layers):
-        of_cell = form_of(settings.cell).shapes(hidden if level else size, hidden)
-        found |= {f"stack.cells.{level}.{name}": shape for name, shape in of_cell.items()}
+    form, found = form_of(settings.cell), parameters.outer(settings, vocabulary_size)
+    for prefix, *sizes in parameters.layers(settings):
+        found |= {prefix + name: shape for name, shape in form.shapes(*sizes).items()}
     return found
 
 
@@ -60,13 +57,14 @@ class Built(NamedTuple):
 
 
 def built(settings: Settings, arrays: Mapping[str, Floats]) -> Built:
-    """The network of a language model. Tied, one matrix is both: what is read from it is multiplied by H^1/2."""
+    """The network of a language model. Tied, one matrix is both: what is read from it is multiplied by H^1/2 (H of the
+    last layer)."""
     names = form_of(settings.cell).shapes(1, 1)
     layers = [
-        Layer(settings.cell, {name: arrays[f"stack.cells.{level}.{name}"] for name in names}, settings.cell_options)
-        for level in range(settings.layers)
+        Layer(settings.cell, {name: arrays[layer.prefix + name] for name in names}, settings.cell_options)
+        for layer in parameters.layers(settings)
     ]
-    rows_VD = arrays["embedding"]
+    rows_VD, bias_V = arrays[parameters.EMBEDDING], arrays[parameters.BIAS]
     if settings.tied:
-        return Built(layers, rows_VD * np.float32(settings.hidden_size**0.5), (rows_VD, arrays["b_o"]))
-    return Built(layers, rows_VD, (arrays["W_o"], arrays["b_o"]))
+        return Built(layers, rows_VD * np.float32(settings.widths[-1] ** 0.5), (rows_VD, bias_V))
+    return Built(layers, rows_VD, (arrays[parameters.OUTPUT], bias_V))

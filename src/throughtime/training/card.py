@@ -38,7 +38,7 @@ def write_card(path: Path, recipe: Recipe, data: Data, entries: Entries) -> None
     lines = [
         f"# {printable(path.parent.resolve().name)}",
         "",
-        f"A recurrent {data.task} model: {model.layers} layer(s) of {model.cell}, {model.hidden_size} units, "
+        f"A recurrent {data.task} model: {model.layers} layer(s) of {model.cell}, {model.units} units, "
         + (f"{begun.parameters:,} parameters, " if begun else "")
         + f"{data.headline()}. Made with throughtime {VERSION}.",
         "",

@@ -15,7 +15,7 @@ def introduction(recipe: Recipe, data: Data, source: BatchSource, model: Sequenc
     return [
         *data.notes,
         *data.describe(),
-        f"model: {settings.layers} x {settings.cell} of {settings.hidden_size} units, "
+        f"model: {settings.layers} x {settings.cell} of {settings.units} units, "
         f"{count_parameters(model):,} parameters, run by {model.engine} ({model.engine_reason})",
         f"an epoch is {source.batches_in(0):,} windows ({recipe.streams.partition}) of {source.lanes} lanes x "
         f"{source.window} tokens; truncation {recipe.gradient.truncation}; the budget is {budget}",

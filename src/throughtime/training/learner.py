@@ -263,7 +263,7 @@ def check_model(recipe: Recipe, data: Data) -> None:
     needed = parameters * FLOAT_BYTES * (1 if recipe.training.shard else HELD)
     if (there := memory()) is not None and needed > there:
         raise SettingError(
-            f"a model of {recipe.model.layers} x {recipe.model.hidden_size:,} units and {data.headline()} has "
+            f"a model of {recipe.model.layers} x {recipe.model.units} units and {data.headline()} has "
             f"{parameters:,} parameters and takes {needed / 1e9:,.0f} GB to train, and this machine has "
             f"{there / 1e9:,.0f} GB; lower model.hidden_size or model.layers"
         )

@@ -23,6 +23,7 @@ MODELS = [
     ("char", "float32", {"cell": "lstm", "hidden_size": 7, "layers": 2, "tied": True}),
     ("char", "int8", {"cell": "gru", "hidden_size": 17}),
     ("char", "bf16", {"cell": "mingru", "hidden_size": 8, "embedding_size": 3}),
+    ("char", "bf16", {"cell": "lstm", "hidden_size": [5, 9, 4], "tied": True}),
     ("word", "int8", {"cell": "layernorm-lstm", "hidden_size": 5}),
     ("bpe", "bf16", {"cell": "elman", "hidden_size": 4, "cell_options": {"activation": "relu"}}),
 ]

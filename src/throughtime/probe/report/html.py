@@ -40,12 +40,13 @@ def render(found: Inspected) -> str:
     """The report as HTML."""
     model, tokenizer = found.loaded.model, found.loaded.tokenizer
     settings = model.settings
+    each = " each" if isinstance(settings.hidden_size, int) else ""
     title = printable(folders.find(found.loaded.folder).home.resolve().name)
     data = {
         "title": title,
         "about": (
             f"{settings.layers} layer{'s' if settings.layers > 1 else ''} of {settings.cell}, "
-            f"{settings.hidden_size:,} units each, {sum(p.numel() for p in model.parameters()):,} parameters, "
+            f"{settings.units} units{each}, {sum(p.numel() for p in model.parameters()):,} parameters, "
             f"{tokenizer.vocabulary_size:,} {tokenizer.kind} tokens. "
             f"It read {len(found.reading.ids_T):,} of {found.length:,} tokens of {printable(found.text)}."
         ),
