@@ -17,7 +17,7 @@ from throughtime.models.language import LanguageModel
 from throughtime.recipe import Gradient, Model, Training, build
 from throughtime.streams.batches import BatchIndex, SequentialBatches
 from throughtime.text.dataset import prepare
-from throughtime.training.optimiser import optimiser
+from throughtime.training.optimizer import make_adamw
 
 UPDATES, ROUNDS = 20, 15
 """Timed at once, and how often."""
@@ -31,7 +31,7 @@ def seconds(
     updates = {settings["cell"]: _recurrent(text, settings)}
     for name, make in others.items():
         rival = make(0.0)
-        method = optimiser(rival.parameters(), Training())
+        method = make_adamw(rival.parameters(), Training())
         updates[name] = partial(rivals.update, rival, rivals.ids_of(Path(text).read_bytes()), method)
     found: dict[str, list[float]] = {name: [] for name in updates}
     for number in range(1 + ROUNDS):
@@ -50,7 +50,7 @@ def _recurrent(text: str, settings: Mapping[str, Any]) -> Callable[[], None]:
     cut = SequentialBatches(dataset.train, rivals.LANES, rivals.CHUNK, 0)
     way, clip = make_truncation(Gradient(), rivals.CHUNK, 0), Clipping(Gradient(clip_norm=rivals.CLIP_NORM))
     parameters = list(model.parameters())
-    method, position = optimiser(parameters, Training()), Position(BatchIndex(), model.initial_state(rivals.LANES))
+    method, position = make_adamw(parameters, Training()), Position(BatchIndex(), model.initial_state(rivals.LANES))
 
     def update() -> None:
         nonlocal position

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, linear, pad, scaled_dot_product_attention
 
 from throughtime.recipe import Training
-from throughtime.training.optimiser import learning_rate, optimiser
+from throughtime.training.budget import learning_rate
+from throughtime.training.optimizer import make_adamw
 
 BYTES = 256
 CHUNK = 64
@@ -105,7 +106,7 @@ def train(make: Callable[[], Network], texts: dict[str, bytes], training: Traini
     model = make()
     ids = {name: ids_of(text) for name, text in texts.items()}
     parameters = list(model.parameters())
-    method = optimiser(parameters, training)
+    method = make_adamw(parameters, training)
     assert training.steps is not None
     best, weights, since_best, read = math.inf, model.state_dict(), 0, 0
     for step in range(training.steps):

@@ -265,7 +265,7 @@ class Training(Settings):
     """The loop: how long, how fast, how it is watched."""
 
     steps: Natural | None = None
-    """Budget in optimiser steps. One of `steps`, `epochs`, `minutes`."""
+    """Budget in optimizer steps. One of `steps`, `epochs`, `minutes`."""
     epochs: Positive | None = None
     """Budget in passes over the training text."""
     minutes: Positive | None = None

@@ -70,16 +70,18 @@ def held(recipe):
     from throughtime.training.ranks import this_rank
     recipe = throughtime.recipe.build(recipe)
     learner = Learner(recipe, make_task(recipe).read(), this_rank())
-    optimise, found = learner.optimiser.step, {}
+    optimizer, found = learner.optimizer, {}
+    update = optimizer.step
 
-    def look():
-        optimise()
-        for name, parameter in learner.model.named_parameters():
-            means = learner.optimiser.state[parameter]
-            arrays = parameter, parameter.grad, means["exp_avg"], means["exp_avg_sq"]
+    def look(rate):
+        update(rate)
+        moments = optimizer.state_dict()
+        for index, parameter in enumerate(optimizer.parameters()):
+            arrays = parameter, parameter.grad, moments[f"{index}.exp_avg"], moments[f"{index}.exp_avg_sq"]
+            [name] = [name for name, other in learner.model.named_parameters() if other is parameter]
             found[name] = [len(array.to_local()) for array in arrays]
 
-    learner.optimiser.step = look
+    optimizer.step = look
     learner.step(0.5, [])
     return found
 

@@ -60,7 +60,7 @@ class _Sizes(click.ParamType[int | list[int]]):
 @click.option("--layers", metavar="N", type=int, help="Layers.")
 @click.option("--minutes", metavar="M", type=float, help="Train for so long.")
 @click.option("--epochs", metavar="E", type=float, help="Train for so many passes over the text.")
-@click.option("--steps", metavar="N", type=int, help="Train for so many optimiser steps.")
+@click.option("--steps", metavar="N", type=int, help="Train for so many optimizer steps.")
 @click.option("--valid", metavar="F", multiple=True, help="Text to validate on, instead of a share of TEXT.")
 @click.option("--test", metavar="F", multiple=True, help="Text to test on, instead of a share of TEXT.")
 @click.option("--processes", metavar="N", type=click.IntRange(1), default=1, help="Processes that share the lanes.")

@@ -123,7 +123,7 @@ class Checkpoints:
         before this returns, one by one, while the others gather them too (`gather`).
 
         Args:
-            step: the optimiser step after which it is written.
+            step: the optimizer step after which it is written.
             arrays: of TYPES.
             facts: the rest, as JSON has it; numbers that are not finite become null.
             best: whether the model is the best so far: the newest of these is kept.

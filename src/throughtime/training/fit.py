@@ -14,9 +14,8 @@ from throughtime.cells.state import to_arrays
 from throughtime.errors import ThroughtimeError
 from throughtime.streams.batches import BatchIndex
 from throughtime.training.checkpoint import Checkpoint
-from throughtime.training.learner import Arrays, Learner
-
-MEANS = ("exp_avg", "exp_avg_sq")
+from throughtime.training.learner import Learner
+from throughtime.training.optimizer import Arrays
 
 
 def check_fit(found: Checkpoint, learner: Learner) -> None:
@@ -35,7 +34,7 @@ def check_fit(found: Checkpoint, learner: Learner) -> None:
         weights = {name: _like(array) for name, array in learner.model.state_dict().items()}
         _check_arrays("model", parts["model"], weights)
         _check_arrays("best", parts["best"], weights if parts["best"] else {})
-        _check_arrays("optimiser", parts["optimiser"], _means(learner, parts["optimiser"]))
+        _check_arrays("optimiser", parts["optimiser"], learner.optimizer.expected(parts["optimiser"]))
         _check_arrays("position", parts["position"], _position(learner, facts))
         noise = learner.noise.get_state()
         _check_arrays("noise", parts["noise"], {str(rank): noise for rank in range(max(1, len(parts["noise"])))})
@@ -68,16 +67,6 @@ def _check_generators(states: Mapping[str, Tensor]) -> None:
             torch.Generator().set_state(state)
         except RuntimeError as error:
             raise ThroughtimeError(f"has no state of a generator as {name!r} in noise.safetensors: {error}") from None
-
-
-def _means(learner: Learner, arrays: Mapping[str, Tensor]) -> Arrays:
-    """What the optimiser keeps of each parameter: nothing before its first step."""
-    wanted: Arrays = {}
-    for index, parameter in enumerate(learner.optimised()):
-        if any(name.startswith(f"{index}.") for name in arrays):
-            wanted |= {f"{index}.{name}": _like(parameter) for name in MEANS}
-            wanted[f"{index}.step"] = torch.zeros((), dtype=torch.float32)
-    return wanted
 
 
 def _position(learner: Learner, facts: Mapping[str, Any]) -> Arrays:

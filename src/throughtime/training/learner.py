@@ -1,6 +1,6 @@
-"""What learns: the model, its optimiser, and all that an update changes; taken apart and put together again.
+"""What learns: the model, its optimizer, and all that an update changes; taken apart and put together again.
 
-Arrays: weights, the optimiser's means, the state carried between windows, the generators of noise. Facts: counts, the
+Arrays: weights, the optimizer's moments, the state carried between windows, the generators of noise. Facts: counts, the
 place in the text, norms. Of several processes each has its own lanes' states and its own noise; the rest is the same.
 """
 
@@ -25,14 +25,13 @@ from throughtime.models.registry import make_model
 from throughtime.recipe import NonNegative, Recipe, Whole
 from throughtime.streams.batches import BatchIndex, BatchSource
 from throughtime.tasks.base import Data
-from throughtime.training.optimiser import learning_rate, optimiser
-from throughtime.training.ranks import Ranks
+from throughtime.training.budget import learning_rate
+from throughtime.training.optimizer import Arrays, make_optimizer
+from throughtime.training.ranks import Ranks, whole_model
 from throughtime.training.signs import Signs, gradient_norms, signs
 
 if TYPE_CHECKING:
     from throughtime.training.shards import Shards
-
-Arrays = dict[str, Tensor]
 
 FLOAT_BYTES = 4
 HELD = 4
@@ -45,7 +44,7 @@ class Counts:
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # how `training.facts` reads it
     steps: Whole = 0
-    """Optimiser steps, those left out included."""
+    """Optimizer steps, those left out included."""
     tokens: Whole = 0
     """Tokens predicted."""
     rate: NonNegative = 0.0
@@ -99,7 +98,7 @@ class Learner:
         self.model.eval()  # `noise` says what is dropped; a pass without it, as `signs` makes, is meant
         self.shards = _shards(self.model, ranks) if recipe.training.shard and ranks.count > 1 else None
         self.parameters = list(self.model.parameters())
-        self.optimiser = optimiser(self.parameters, recipe.training)
+        self.optimizer = make_optimizer(self.parameters, recipe.training)
         self.clipping = Clipping(recipe.gradient)
         self.noise = _noise(seed, ranks.rank)
         self.counts = Counts()
@@ -128,10 +127,8 @@ class Learner:
         counts.rate = learning_rate(self.recipe.training, progress) * counts.rate_scale * update.rate
         self.position = update.position
         if done.finite:
-            for group in self.optimiser.param_groups:
-                group["lr"] = counts.rate
-            self.optimiser.step()
-        self.optimiser.zero_grad()
+            self.optimizer.step(counts.rate)
+        self.optimizer.clear_gradients()
         return done
 
     def forget(self) -> None:
@@ -139,26 +136,25 @@ class Learner:
         self.position = Position(self.position.at, self._initial())
 
     def weights(self) -> Arrays:
-        """A copy of the model's, dealt as they are."""
-        return {name: array.clone() for name, array in self.model.state_dict().items()}
-
-    def optimised(self) -> list[Tensor]:
-        """The parameters in the optimiser's order, by which a checkpoint numbers them."""
-        return [p for group in self.optimiser.param_groups for p in group["params"]]
+        """A copy of the weights to measure and keep, sharded as the model's are."""
+        weights = self.optimizer.averaged_weights() or self.model.state_dict()
+        return {name: array.clone() for name, array in weights.items()}
 
     def whole_model(self) -> SequenceModel:
-        """The model, with whole weights as they are now. Every process has to ask at the same time."""
+        """The model with its current weights, whole. Every process has to call it at the same time."""
         return self.shards.whole_model() if self.shards else self.model
+
+    def measured_model(self) -> SequenceModel:
+        """The model with the weights to measure and keep, whole. Every process has to call it at the same time."""
+        averaged = self.optimizer.averaged_weights()
+        return self.whole_model() if averaged is None else whole_model(self.model, averaged)
 
     def taken_apart(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
         """All of it as arrays and facts. Every process has to ask at the same time; all get the same, except of what is
         dealt, each its share."""
-        remembered = self.optimiser.state_dict()["state"]
         arrays = {
             "model": self.model.state_dict(),
-            "optimiser": {
-                f"{index}.{name}": array for index, entry in remembered.items() for name, array in entry.items()
-            },
+            "optimiser": self.optimizer.state_dict(),
             "position": self._position_arrays(),
             "noise": {str(rank): state for rank, state in enumerate(self.ranks.gather(self.noise.get_state()))},
         }
@@ -182,7 +178,7 @@ class Learner:
             return array.clone()
         if part != "optimiser":
             return self.shards.share_of(array, self.model.get_parameter(name))
-        return self.shards.share_of(array, self.optimised()[int(name.partition(".")[0])])
+        return self.shards.share_of(array, self.optimizer.parameters()[int(name.partition(".")[0])])
 
     def put_together(self, arrays: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]) -> None:
         """Become what was taken apart, from what `keep` made of it.
@@ -190,11 +186,7 @@ class Learner:
         Where there are more processes than then, the new ones draw other noise.
         """
         self.model.load_state_dict(dict(arrays["model"]))
-        remembered: dict[int, Arrays] = {}
-        for key, array in arrays["optimiser"].items():
-            index, _, name = key.partition(".")
-            remembered.setdefault(int(index), {})[name] = array
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": remembered})
+        self.optimizer.load_state_dict(arrays["optimiser"])
         self.counts = Counts(**facts["counts"])
         self.clipping = Clipping(self.recipe.gradient, facts["norms"])
         self.position = self._position(arrays["position"], facts)

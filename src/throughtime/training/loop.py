@@ -19,6 +19,7 @@ from throughtime.models.base import count_parameters
 from throughtime.objective.report import Report
 from throughtime.recipe import Recipe
 from throughtime.tasks.base import Data
+from throughtime.training.budget import Budget
 from throughtime.training.card import CARD, write_card
 from throughtime.training.checkpoint import Checkpoint
 from throughtime.training.curve import draw_curve
@@ -27,7 +28,6 @@ from throughtime.training.fit import check_fit
 from throughtime.training.interruption import interruption
 from throughtime.training.introduction import introduction
 from throughtime.training.nonfinite import refuse
-from throughtime.training.optimiser import Budget
 from throughtime.training.ranks import Ranks
 from throughtime.training.resume import ended, share
 from throughtime.training.run import Whereabouts

@@ -10,7 +10,7 @@ import atexit
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar, final
 
@@ -23,6 +23,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from throughtime import states
 from throughtime.errors import ThroughtimeError
+from throughtime.models.base import SequenceModel
 from throughtime.objective.evaluation import Fresh, Predictor
 from throughtime.states import States
 from throughtime.streams.batch import Int64
@@ -135,6 +136,14 @@ def whole(array: Tensor) -> Tensor:
         return array
     gathered: Tensor = array.full_tensor()  # type: ignore[attr-defined]
     return gathered
+
+
+def whole_model(model: SequenceModel, weights: Mapping[str, Tensor]) -> SequenceModel:
+    """An unsharded copy of a model with these weights, which may be sharded. Every process has to call it at once."""
+    with torch.device("meta"):
+        copy = model.sibling()
+    copy.load_state_dict({name: whole(array) for name, array in weights.items()}, assign=True)
+    return copy.eval()
 
 
 def this_rank() -> Ranks:

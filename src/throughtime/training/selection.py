@@ -13,10 +13,10 @@ from throughtime.errors import ThroughtimeError
 from throughtime.models.base import SequenceModel, count_parameters
 from throughtime.models.decoding import generate
 from throughtime.objective.report import Report
+from throughtime.training.budget import Budget
 from throughtime.training.display import quoted
 from throughtime.training.evaluation import InTraining
-from throughtime.training.learner import Arrays
-from throughtime.training.optimiser import Budget
+from throughtime.training.optimizer import Arrays
 from throughtime.training.ranks import OverRanks
 from throughtime.training.run import save_model
 from throughtime.training.session import Session
@@ -53,7 +53,7 @@ class Selection:
         watch, counts = session.watch, session.learner.counts
         self.schedule.plan(session.seconds, counts.tokens)
         facts: dict[str, Any] = {"step": counts.steps, "tokens": counts.tokens}
-        model = session.learner.whole_model()
+        model = session.learner.measured_model()
         finite = all(bool(parameter.isfinite().all()) for parameter in model.parameters())
         improved = self._measure(model, facts) if "valid" in session.data.splits else finite
         watch.since_best = 0 if improved else watch.since_best + 1
@@ -107,6 +107,7 @@ class Selection:
         improved = math.isfinite(score) and (watch.best is None or score < watch.best or not math.isfinite(watch.best))
         watch.best = score if improved else watch.best
         facts["valid"] = found.as_dict()
+        session.learner.optimizer.validated(score)
         session.journal.write("valid", **facts, seconds=round(session.seconds, 3), best=improved)
         remark = ", the best so far" if improved else "" if math.isfinite(score) else ", which is never the best"
         session.display.say(f"step {facts['step']:,}: valid {found.line()}{remark}")

@@ -10,14 +10,13 @@ from __future__ import annotations
 import warnings
 from typing import final
 
-import torch
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from throughtime.models.base import SequenceModel
-from throughtime.training.ranks import Ranks, whole
+from throughtime.training.ranks import Ranks, whole_model
 
 
 @final
@@ -43,11 +42,8 @@ class Shards:
         warnings.filterwarnings("ignore", ".*returned a view tensor", UserWarning)
 
     def whole_model(self) -> SequenceModel:
-        """A copy that is nobody's share."""
-        with torch.device("meta"):
-            copy = self.model.sibling()
-        copy.load_state_dict({name: whole(array) for name, array in self.model.state_dict().items()}, assign=True)
-        return copy.eval()
+        """A copy that is not sharded."""
+        return whole_model(self.model, self.model.state_dict())
 
     def share_of(self, array: Tensor, parameter: Tensor) -> Tensor:
         """Of a whole array this process's share, dealt as the parameter is; a copy, where it is no such array."""

@@ -11,9 +11,9 @@ from throughtime.errors import ThroughtimeError
 from throughtime.recipe import Recipe
 from throughtime.tasks.base import Data
 from throughtime.tasks.registry import make_task
+from throughtime.training.budget import Budget
 from throughtime.training.learner import check_model, cut
 from throughtime.training.lock import locked
-from throughtime.training.optimiser import Budget
 from throughtime.training.ranks import Ranks
 from throughtime.training.resume import check, circumstances, ended, find_checkpoint, refuse_finished
 from throughtime.training.run import check_free

@@ -1,25 +1,12 @@
-"""AdamW, its schedule, and the budget that the schedule follows."""
+"""The budget of a training, and the learning rate that follows it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import nn
-
 from throughtime.recipe import Training
-
-
-def optimiser(parameters: Iterable[nn.Parameter], training: Training) -> torch.optim.AdamW:
-    """AdamW; decoupled weight decay for matrices only."""
-    parameters = list(parameters)
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": training.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, training.learning_rate, (training.beta1, training.beta2), fused=True)
 
 
 def learning_rate(training: Training, progress: float) -> float:
@@ -36,7 +23,7 @@ class Budget:
     """How much of the budget is used up, in whichever unit it was given.
 
     Attributes:
-        steps: optimiser steps the budget holds; None for a budget of minutes.
+        steps: optimizer steps the budget holds; None for a budget of minutes.
         minutes: minutes the budget holds; None for a budget of steps or epochs.
     """
 
@@ -45,7 +32,7 @@ class Budget:
 
     @classmethod
     def of(cls, training: Training, steps_in: Callable[[float], int]) -> Budget:
-        """The recipe's budget; `steps_in` says how many optimiser steps there are in so many epochs."""
+        """The recipe's budget; `steps_in` says how many optimizer steps there are in so many epochs."""
         if training.epochs is not None:
             return cls(steps_in(training.epochs), None)
         return cls(training.steps, training.minutes)
