@@ -2,7 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+
+class LossUnit(NamedTuple):
+    """What a loss is measured in."""
+
+    quantity: str = "nats"
+    item: str = "token"
+    """What it is a mean over, in the singular."""
+
+    @property
+    def key(self) -> str:
+        """Name of the loss in journals and reports: `nats_per_token`."""
+        return f"{self.quantity}_per_{self.item}"
+
+    @property
+    def items(self) -> str:
+        """The plural, which is also the name of their count in journals and reports."""
+        return f"{self.item}s"
+
+    @classmethod
+    def parse(cls, text: str) -> LossUnit:
+        """The unit that `str` wrote: `nats/token`."""
+        quantity, _, item = text.partition("/")
+        return cls(quantity, item)
+
+    def __str__(self) -> str:
+        return f"{self.quantity}/{self.item}"
 
 
 class Report(Protocol):

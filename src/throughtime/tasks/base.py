@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from throughtime.folder import Description
 from throughtime.objective.evaluation import Predictor
-from throughtime.objective.report import Report
+from throughtime.objective.report import LossUnit, Report
 from throughtime.recipe import Recipe
 from throughtime.streams.batch import Batch
 from throughtime.streams.batches import BatchSource, Lengths
@@ -24,18 +24,14 @@ class Data(ABC):
 
     Attributes:
         task: name of the task.
-        loss_name: name of the loss in the journal, such as `nats_per_token`.
-        loss_unit: its unit, such as `nats/token`.
-        item: what is counted, in the plural: `tokens`.
+        loss_unit: what the loss of training is measured in; reports have it under `loss_unit.key` too.
         notes: what is odd about the data, a line each.
         splits: names of the splits that there are, in the order of `train`, `valid`, `test`.
         train_size: items of the training split.
     """
 
     task: ClassVar[str]
-    loss_name: ClassVar[str]
-    loss_unit: ClassVar[str]
-    item: ClassVar[str]
+    loss_unit: ClassVar[LossUnit]
 
     notes: Sequence[str]
     splits: Sequence[str]

@@ -10,6 +10,7 @@ from throughtime.errors import ThroughtimeError
 from throughtime.folder import TOKENIZER, Description
 from throughtime.objective.evaluation import WARM_UP, Predictor, estimate, evaluate, is_exact, tokens_of_estimate
 from throughtime.objective.measure import Measure
+from throughtime.objective.report import LossUnit
 from throughtime.recipe import Recipe
 from throughtime.streams.batch import Batch
 from throughtime.streams.batches import BatchSource, Lengths, make_stream_batches
@@ -34,9 +35,7 @@ class LanguageData(Data):
     """
 
     task: ClassVar[str] = "language"
-    loss_name: ClassVar[str] = "nats_per_token"
-    loss_unit: ClassVar[str] = "nats/token"
-    item: ClassVar[str] = "tokens"
+    loss_unit: ClassVar[LossUnit] = LossUnit("nats", "token")
 
     def __init__(self, recipe: Recipe, dataset: Dataset):
         self.recipe, self.dataset, self.tokenizer = recipe, dataset, dataset.tokenizer

@@ -12,7 +12,7 @@ TRAIN, VALID = "#7a7a7a", "#0072b2"  # told apart without colour too: one is thi
 
 
 def draw_curve(entries: Entries, path: Path) -> None:
-    """Draw training and validation loss (nats per token) against tokens read, as SVG.
+    """Draw training and validation loss against what was read, as SVG.
 
     The settings of matplotlib, its backend among them, stay as the caller has them.
     """
@@ -29,7 +29,7 @@ def draw_curve(entries: Entries, path: Path) -> None:
             tokens, least = min(entries.validations, key=lambda point: point[1])
             axes.annotate(f"{least:.3f}", (tokens, least), (0, -14),
                           textcoords="offset points", ha="center", color=VALID)  # fmt: skip
-        axes.set(xlabel="tokens read", ylabel="nats per token")
+        axes.set(xlabel=f"{entries.unit.items} read", ylabel=f"{entries.unit.quantity} per {entries.unit.item}")
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.legend(frameon=False)

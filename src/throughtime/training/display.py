@@ -13,6 +13,7 @@ from typing import NamedTuple, TextIO, cast, final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from throughtime.objective.report import LossUnit
 from throughtime.untrusted import printable
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -24,11 +25,13 @@ class Moment(NamedTuple):
     step: int
     progress: float
     """Share of the budget used, 0 to 1."""
-    nats_per_token: float
+    loss: float
     """Mean loss of the last minibatches."""
-    tokens_per_second: float
+    items_per_second: float
     seconds: float
     seconds_left: float | None
+    unit: LossUnit = LossUnit()
+    """What the loss is measured in."""
 
 
 class Display(ABC):
@@ -159,7 +162,8 @@ def quoted(text: str) -> str:
 
 def _figures(moment: Moment) -> str:
     left = "" if moment.seconds_left is None else f"  {_clock(moment.seconds_left)} left"
-    return f"{moment.nats_per_token:.3f} nats/token  {moment.tokens_per_second:,.0f} tokens/s{left}"
+    unit = moment.unit
+    return f"{moment.loss:.3f} {unit}  {moment.items_per_second:,.0f} {unit.items}/s{left}"
 
 
 def _clock(seconds: float) -> str:

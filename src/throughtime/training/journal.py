@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, final
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError, create_model
 
 from throughtime import durable
 from throughtime.errors import ThroughtimeError
+from throughtime.objective.report import LossUnit
 from throughtime.untrusted import first_finding, open_regular, parse_json, to_json
 
 JOURNAL_BYTES, JOURNAL_LINES = 1 << 28, 1_000_000
@@ -35,32 +37,21 @@ class _Fields(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
 
-class _Losses(_Fields):
-    nats_per_token: Number | None
-    """None where it was not finite."""
-
-
 class Begun(_Fields):
     """How a training began."""
 
     parameters: Count
     threads: Count
     engine: str
+    loss: Annotated[str, StringConstraints(pattern="^[a-z]+/[a-z]+$", max_length=100)] = "nats/token"
+    """What the losses are measured in (`LossUnit`)."""
 
 
-class Trained(_Losses):
+class Trained(_Fields):
     """Means over the steps since the entry before."""
 
-    tokens: Count
     gradient_norm: Number | None = None
     clipped_share: Number | None = None
-
-
-class Validated(_Fields):
-    """A validation."""
-
-    tokens: Count
-    valid: _Losses
 
 
 class Sampled(_Fields):
@@ -83,12 +74,20 @@ class Ended(_Fields):
     unknown_share: FiniteFloat | None = None
 
 
+@lru_cache
+def _point_model(unit: LossUnit) -> type[BaseModel]:
+    """What an entry says of a loss: how many items were read, and the loss; None where it was not finite."""
+    names: dict[str, Any] = {unit.items: (Count, ...), unit.key: (Number | None, ...)}
+    return create_model("Point", __base__=_Fields, **names)
+
+
 class Entries:
     """The entries of a journal that pictures and cards are made from, without those that are damaged.
 
     Attributes:
         begun, ended, sampled: the last such entry; None where there is none.
-        losses: training loss in nats per token, where it is finite.
+        unit: what the losses are measured in.
+        losses: training loss, where it is finite.
         validations: validation loss likewise.
         norms: length of the gradient before clipping.
         clipped: share of steps that were clipped.
@@ -97,6 +96,7 @@ class Entries:
 
     def __init__(self) -> None:
         self.begun: Begun | None = None
+        self.unit = LossUnit()
         self.ended: Ended | None = None
         self.sampled: Sampled | None = None
         self.losses: Curve = []
@@ -114,11 +114,11 @@ class Entries:
         match entry["event"]:
             case "begin":
                 self.begun = Begun.model_validate(entry)
+                self.unit = LossUnit.parse(self.begun.loss)
             case "train":
-                self._add_trained(Trained.model_validate(entry))
+                self._add_trained(Trained.model_validate(entry), *self._point(entry, entry))
             case "valid":
-                found = Validated.model_validate(entry)
-                _add(self.validations, found.tokens, found.valid.nats_per_token)
+                _add(self.validations, *self._point(entry, entry.get("valid")))
             case "sample":
                 self.sampled = Sampled.model_validate(entry)
             case "end":
@@ -130,11 +130,17 @@ class Entries:
             step = -(-len(curve) // POINTS)
             curve[:] = curve[::-1][:: max(1, step)][::-1]
 
-    def _add_trained(self, found: Trained) -> None:
-        _add(self.losses, found.tokens, found.nats_per_token)
+    def _point(self, entry: dict[str, Any], figures: Any) -> tuple[int, float | None]:
+        """How many items were read, and the loss; None where it was not finite."""
+        told = {**(figures if isinstance(figures, dict) else {}), self.unit.items: entry.get(self.unit.items)}
+        point = _point_model(self.unit).model_validate(told)
+        return getattr(point, self.unit.items), getattr(point, self.unit.key)
+
+    def _add_trained(self, found: Trained, items: int, loss: float | None) -> None:
+        _add(self.losses, items, loss)
         if found.gradient_norm:
-            _add(self.norms, found.tokens, found.gradient_norm)
-            _add(self.clipped, found.tokens, found.clipped_share or 0.0)
+            _add(self.norms, items, found.gradient_norm)
+            _add(self.clipped, items, found.clipped_share or 0.0)
 
 
 class _Faults:
@@ -257,8 +263,8 @@ def _add(curve: Curve, tokens: int, value: float | None) -> None:
 class Recent:
     """Means over the steps since the last entry in the journal; before the first step, those of the entry."""
 
-    def __init__(self, loss: float = math.nan, tokens_per_second: float = 0.0):
-        self._before = loss, tokens_per_second
+    def __init__(self, loss: float = math.nan, items_per_second: float = 0.0):
+        self._before = loss, items_per_second
         self._losses: list[tuple[float, int]] = []
         self._norms: list[float] = []
         self._tokens = self._clipped = 0
@@ -302,5 +308,5 @@ class Recent:
         return self._clipped / len(self._norms) if self._norms else None
 
     @property
-    def tokens_per_second(self) -> float:
+    def items_per_second(self) -> float:
         return self._tokens / self._seconds if self._seconds else self._before[1]

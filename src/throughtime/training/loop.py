@@ -218,6 +218,7 @@ class Trainer:
             engine_reason=self.model.engine_reason,
             processes=session.ranks.count,
             threads=torch.get_num_threads(),
+            loss=str(session.data.loss_unit),
             lines=lines,
         )
 

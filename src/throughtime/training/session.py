@@ -65,8 +65,9 @@ class Session:
             Moment(
                 step=self.steps,
                 progress=progress,
-                nats_per_token=self.recent.loss,
-                tokens_per_second=self.recent.tokens_per_second,
+                loss=self.recent.loss,
+                items_per_second=self.recent.items_per_second,
+                unit=self.data.loss_unit,
                 seconds=self.seconds,
                 seconds_left=seconds_left,
             )
@@ -74,17 +75,16 @@ class Session:
 
     def enter_train(self) -> None:
         """Write the means since the last entry into the journal."""
-        counts, recent = self.learner.counts, self.recent
+        counts, recent, unit = self.learner.counts, self.recent, self.data.loss_unit
         self.journal.write(
             "train",
             step=counts.steps,
             epoch=self.learner.position.at.epoch,
-            tokens=counts.tokens,
-            **{self.data.loss_name: recent.loss},
+            **{unit.items: counts.tokens, unit.key: recent.loss},
             gradient_norm=recent.norm,
             clipped_share=recent.clipped,
             learning_rate=counts.rate,
             seconds=round(self.seconds, 3),
-            tokens_per_second=round(recent.tokens_per_second),
+            **{f"{unit.items}_per_second": round(recent.items_per_second)},
         )
-        self.recent = Recent(recent.loss, recent.tokens_per_second)
+        self.recent = Recent(recent.loss, recent.items_per_second)

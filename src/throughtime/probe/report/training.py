@@ -13,6 +13,7 @@ def training(found: Entries) -> Part | None:
     """The loss curve and the gradient norm of a run; None where its journal has neither."""
     if not found.losses:
         return None
+    read = f"{found.unit.items} read"
     losses = [_series("training", found.losses, faint=True, colour=5, dash=0)]
     if found.validations:
         losses.append(_series("validation", found.validations, points=True, colour=0, dash=0, shape="circle"))
@@ -24,8 +25,8 @@ def training(found: Entries) -> Part | None:
             "Loss",
             "The loss on what the network is trained on, and on text that is kept from it. "
             "Where the second stops falling while the first goes on, it learns its text by heart.",
-            "tokens read",
-            "nats per token",
+            read,
+            f"{found.unit.quantity} per {found.unit.item}",
             losses,
         ),
         Figure(
@@ -33,7 +34,7 @@ def training(found: Entries) -> Part | None:
             "Gradient norm",
             "The length of the gradient before it was clipped, mean of the steps since the entry before. "
             "Spikes are where gradients explode for a moment; a fall to nothing is where they vanish.",
-            "tokens read",
+            read,
             "norm",
             [norms],
             log_y=True,
@@ -46,7 +47,7 @@ def training(found: Entries) -> Part | None:
                 "Clipped steps",
                 "The share of steps whose gradient was longer than gradient.clip_norm and was shortened to it. "
                 "Near 1 throughout, clipping has become part of the learning rate.",
-                "tokens read",
+                read,
                 "share",
                 [shares],
                 y_range=(0, 1),
