@@ -35,6 +35,7 @@ bench: $(READY)  ## figures for docs/benchmarks, on a machine that does nothing 
 	$(BIN)/python benchmarks/text.py
 	$(BIN)/python benchmarks/output.py
 	$(BIN)/python benchmarks/layer.py --peers
+	$(BIN)/python benchmarks/lengths.py
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/stream.py
 	$(BIN)/python benchmarks/processes.py

@@ -47,6 +47,20 @@ def test_layers(tmp_path):
 
 
 @needs_engine
+def test_padded_batches(tmp_path):
+    sizes = ("--sizes", 8, "--batch", 3, "--steps", 5)
+    run("lengths.py", *sizes, "--rounds", 1, "--seconds", 0.01, "--threads", 1, "--out", tmp_path)
+    found = json.loads((tmp_path / "lengths.json").read_text())
+    assert [layer["cell"] for layer in found["layers"]] == ["gru", "lstm"]
+    for layer in found["layers"]:
+        assert layer["apart"] < 1e-5
+        assert all(min(each) > 0 for each in layer["microseconds_per_token"].values())
+    page = (tmp_path / "lengths.md").read_text()
+    assert "\n| gru, 8 units | " in page
+    assert f"{sum(found['lengths'])} tokens" in page
+
+
+@needs_engine
 def test_trainings(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("In the beginning was the word, and the word was long.\n" * 150)

@@ -243,7 +243,7 @@ def test_masks_are_those_of_the_loop(name, options, engine, which):
     masks = masks_for(cell, which)
     exact, *given = in_float64(cell, x_TBD, state)
     assert_same(
-        everything(cell, x_TBD, state, cell(x_TBD, state, *marks(), masks)),
+        everything(cell, x_TBD, state, cell(x_TBD, state, *marks(), masks=masks)),
         everything(exact, *given, masked_loop(exact, masks, *given, *marks())),
     )
 

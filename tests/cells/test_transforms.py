@@ -56,8 +56,8 @@ class Outputs(nn.Module):
         super().__init__()
         self.cell = cell
 
-    def forward(self, x_TBD, reset_TB=None, gradient_scale_TB=None):
-        return self.cell(x_TBD, None, reset_TB, gradient_scale_TB)[0]
+    def forward(self, x_TBD, reset_TB=None, gradient_scale_TB=None, lengths_B=None):
+        return self.cell(x_TBD, None, reset_TB, gradient_scale_TB, lengths_B)[0]
 
 
 def exported(module, arguments, strict):
@@ -100,6 +100,35 @@ def test_a_recorded_call_reads_other_marks(name, engine, recorder):
     cell, twin = pair(name, engine)
     recorded = RECORDERS[recorder](Outputs(cell), (X_TBD, *MARKS))
     torch.testing.assert_close(recorded(OTHER_TBD, *OTHER_MARKS), Outputs(twin)(OTHER_TBD, *OTHER_MARKS))
+
+
+@pytest.mark.parametrize(("name", "engine", "recorder"), [case for case in CASES if "lstm" not in case])
+def test_a_recorded_call_reads_other_lengths(name, engine, recorder):
+    cell, twin = pair(name, engine)
+    recorded = RECORDERS[recorder](Outputs(cell), (X_TBD, *MARKS, torch.tensor([2, 5])))
+    found = recorded(OTHER_TBD, *OTHER_MARKS, torch.tensor([4, 0]))
+    torch.testing.assert_close(found, Outputs(twin)(OTHER_TBD, *OTHER_MARKS, torch.tensor([4, 0])))
+
+
+@every_name
+@every_engine
+def test_lengths_are_kept_under_transforms_of_functions(name, engine):
+    cell, twin = pair(name, engine)
+    lengths_B = torch.tensor([3, 0])
+    poison_TBD = torch.where(torch.arange(5)[:, None, None] < lengths_B[:, None], OTHER_TBD, torch.nan)
+
+    def loss(x_TBD, module, given):
+        y_TBH, after = module(x_TBD, lengths_B=given)
+        return y_TBH.square().sum() + sum(array.sum() for array in after)
+
+    expected = torch.func.grad(loss)(OTHER_TBD, twin, lengths_B)
+    torch.testing.assert_close(torch.func.grad(loss)(poison_TBD, cell, lengths_B), expected)
+    batch = torch.func.vmap(lambda x_TBD, given: loss(x_TBD, cell, given))
+    several = torch.stack([lengths_B, torch.tensor([5, 1])])
+    each = torch.stack([loss(OTHER_TBD, twin, given) for given in several])
+    torch.testing.assert_close(batch(torch.stack([poison_TBD, OTHER_TBD]), several), each)
+    _, tangent = torch.func.jvp(lambda x_TBD: loss(x_TBD, cell, lengths_B), (poison_TBD,), (torch.ones_like(X_TBD),))
+    torch.testing.assert_close(tangent, expected.sum())
 
 
 @every_engine

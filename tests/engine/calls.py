@@ -47,6 +47,8 @@ class Case(NamedTuple):
     """Rows begin anew, gradients are scaled."""
     masked: bool = False
     """Weights and units are left out, where the kernel has a product with its state."""
+    ragged: bool = False
+    """Lanes are of unequal length: T is that of the longest."""
 
 
 ODD = (
@@ -61,24 +63,37 @@ ODD = (
 )
 """Units that fill no vector, or one more; lanes that are one tile, or none for some threads."""
 
+RAGGED = (
+    Case(1, 3, 5, 7, ragged=True),
+    Case(9, 1, 7, 33, marked=True, ragged=True),
+    Case(7, 5, 63, 65, marked=True, masked=True, ragged=True),
+    Case(6, 19, 65, 7, masked=True, ragged=True),
+    Case(8, 7, 33, 17, V=11, marked=True, masked=True, ragged=True),
+    Case(4, 40, 5, 33, V=130, ragged=True),
+)
+
 LONG = Case(19, 65, 5, 130, marked=True)
 """More than one chunk of inputs made ahead, and more than one block of steps in the products for the weights."""
+LONG_RAGGED = LONG._replace(T=40, ragged=True)
+"""Likewise, and their steps differ in number."""
 
 
 def draw(kernel, case: Case, seed: int = 1) -> dict[str, np.ndarray]:
     """The inputs of both passes. Masks are powers of two, so that what is multiplied is rounded once."""
-    T, B, D, H, V, marked, masked = case
+    _, B, D, H, V, marked, masked, _ = case
     noise = np.random.default_rng(seed)
+    starts = starts_of(case, noise)
+    rows = int(starts[-1])
 
     def normal(*shape, scale=1.0):
         return (scale * noise.standard_normal(shape)).astype(np.float32)
 
     arrays = {
-        "x": normal(V or T * B, D),
+        "x": normal(V or rows, D),
         "W": normal(kernel.gates * H, D, scale=D**-0.5),
         "vectors": 0.5 + normal(kernel.vectors, H, scale=0.3),
         "hidden0": normal(B, H),
-        "dy": normal(T, B, H),
+        "dy": normal(*by_row(case, rows), H),
         "dhidden": normal(B, H),
     }
     if kernel.product:
@@ -86,14 +101,29 @@ def draw(kernel, case: Case, seed: int = 1) -> dict[str, np.ndarray]:
     if not kernel.carries_hidden:
         arrays["carried0"], arrays["dcarried"] = normal(B, H), normal(B, H)
     if V:
-        arrays["ids"] = noise.integers(0, V, (T, B))
+        arrays["ids"] = noise.integers(0, V, by_row(case, rows))
     if marked:
-        arrays["fresh"] = (noise.random((T, B)) < 0.2).astype(np.uint8)
-        arrays["flow"] = noise.choice(np.float32([0, 0.25, 1, 1.7]), (T, B))
+        arrays["fresh"] = (noise.random(by_row(case, rows)) < 0.2).astype(np.uint8)
+        arrays["flow"] = noise.choice(np.float32([0, 0.25, 1, 1.7]), by_row(case, rows))
     if masked and kernel.product:
         arrays["U_mask"] = noise.choice(np.float32([0, 1, 2]), (kernel.gates * H, H))
         arrays["state_mask"] = noise.choice(np.float32([0, 1, 2]), (B, H))
+    if case.ragged:
+        arrays["starts"] = starts
     return arrays
+
+
+def starts_of(case: Case, noise: np.random.Generator) -> np.ndarray:
+    """Rows before each step, [T + 1]. Unequal lanes come longest first; one has all T steps."""
+    lengths = noise.integers(1, case.T + 1, case.B) if case.ragged else np.full(case.B, case.T)
+    lengths[0] = case.T
+    alive = (lengths > np.arange(case.T)[:, None]).sum(1)
+    return np.concatenate([[0], alive.cumsum()])
+
+
+def by_row(case: Case, rows: int) -> tuple[int, ...]:
+    """The first axes of an array with an entry for each step of each lane: [T, B], or of unequal lanes [N]."""
+    return (rows,) if case.ragged else (case.T, case.B)
 
 
 GIVEN = ("dy", "dhidden", "dcarried")
@@ -111,13 +141,15 @@ def call(
     spoil: bool = True,
 ) -> dict[str, np.ndarray]:
     """What the kernel gives: its outputs, and of the gradients those wanted; no way back is kept where none is."""
-    T, B, H = case.T, case.B, case.H
-    sizes = {"y": (T, B, H), "hidden": (B, H)} | ({} if kernel.carries_hidden else {"carried": (B, H)})
+    B, H = case.B, case.H
+    ragged = {"starts": inputs["starts"]} if case.ragged else {}
+    rows = inputs["starts"][-1] if case.ragged else case.T * B
+    sizes = {"y": (*by_row(case, rows), H), "hidden": (B, H)} | ({} if kernel.carries_hidden else {"carried": (B, H)})
     framed = {name: _Framed(array) for name, array in inputs.items()}
     given = {name: framed[name].array for name in inputs if name not in GIVEN}
     results = {name: _Framed.nan(shape) for name, shape in sizes.items()}
     if wanted:
-        saved, read = kernel.sizes(case[:5])
+        saved, read = kernel.sizes(case[:5], **ragged)
         given["saved"] = np.full(saved // 4, np.nan, np.float32)
         given["read"] = np.full(read, 0xFF, np.uint8)
         if not kernel.product:

@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from engine.calls import KERNELS, LEVELS, ODD, WANTED, Case, call, draw
+from engine.calls import KERNELS, LEVELS, ODD, RAGGED, WANTED, Case, call, draw
 from throughtime.engine.choice import _native
 from throughtime.states import select
 
-CASES = (*ODD, Case(2, 40, 5, 33, marked=True, masked=True), Case(2, 18, 3, 70, V=300))
+CASES = (*ODD, *RAGGED, Case(2, 40, 5, 33, marked=True, masked=True), Case(2, 18, 3, 70, V=300))
 """In these two, threads share lanes; in most of the others, units."""
 
 UNBOUNDED = "elman-relu"

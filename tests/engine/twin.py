@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from throughtime import cells
 from throughtime.cells import native
 from throughtime.cells.masks import Masks
-from throughtime.cells.state import leaves, reset_rows, scale_gradient
+from throughtime.cells.state import leaves, map_state, reset_rows, scale_gradient
 
 
 def rounded(array: Tensor) -> Tensor:
@@ -93,8 +93,9 @@ def everything(kernel: str, case, inputs, bf16: bool = False, y=None) -> dict[st
         case: its sizes.
         inputs: of both passes, as NumPy arrays.
         bf16: whether products are rounded.
-        y: outputs [T, B, H] that the product of each next step shall read instead of its own. A value that lies just
-            between two bfloat16 numbers may be rounded to either, and what follows would differ by 2^-9 of it.
+        y: outputs, in the kernel's order, that the product of each next step shall read instead of its own. A value
+            that lies just between two bfloat16 numbers may be rounded to either, and what follows would differ by 2^-9
+            of it.
     """
     T, B, D, H, V = case[:5]
     given = {name: torch.from_numpy(array) for name, array in inputs.items()}
@@ -107,26 +108,32 @@ def everything(kernel: str, case, inputs, bf16: bool = False, y=None) -> dict[st
             if parameter is not None:
                 parameter.copy_(array)
     x, *before = (given[name].double().requires_grad_() for name in ("x", "hidden0", "carried0") if name in given)
-    initial = cell.initial_state(B)
-    state = type(initial)(*before)
+    state = type(cell.initial_state(B))(*before)
     masks = Masks(*(None if array is None else array.double() for array in map(given.get, ("U_mask", "state_mask"))))
     with Bfloat16() if bf16 else nullcontext():
         table_VG = linear(x, parameters.W) if V else None
-    x_TB = x.view(T, B, D) if not V else given["ids"] if bf16 else x[given["ids"]]
-    outputs = []
+    alive = given["starts"].diff().tolist() if "starts" in given else [B] * T
+    x_T = (x.view(-1, D) if not V else given["ids"].flatten() if bf16 else x[given["ids"].flatten()]).split(alive)
+    y_T = None if y is None else torch.from_numpy(y).view(-1, H).split(alive)
+    flow_T, fresh_T = (given[name].flatten().split(alive) if name in given else None for name in ("flow", "fresh"))
+    outputs, ended = [], []
     with Bfloat16(table_VG) if bf16 else nullcontext():
-        for t in range(T):
-            if "flow" in given:
-                state = scale_gradient(state, given["flow"][t])
-            if "fresh" in given:
-                state = reset_rows(state, given["fresh"][t].bool(), initial)
+        for t, lanes in enumerate(alive):
+            ended.append(map_state(lambda array, lanes=lanes: array[lanes:], state))
+            state = map_state(lambda array, lanes=lanes: array[:lanes], state)
+            if flow_T:
+                state = scale_gradient(state, flow_T[t])
+            if fresh_T:
+                state = reset_rows(state, fresh_T[t].bool(), cell.initial_state(lanes))
+            masked = Masks(masks.weights, None if masks.state_BH is None else masks.state_BH[:lanes])
             # Without its checks: ids may stand in for the rows that they name.
-            y_BH, state = cell._plain_step(x_TB[t], state, *([masks] if cell.recurrent else []))
+            y_BH, state = cell._plain_step(x_T[t], state, *([masked] if cell.recurrent else []))
             outputs.append(y_BH)
-            if y is not None:
-                state = state._replace(hidden_BH=_with_values(state.hidden_BH, torch.from_numpy(y[t])))
-    results = {"y": torch.stack(outputs)} | dict(zip(("hidden", "carried"), leaves(state), strict=False))
-    loss = sum((results[name] * given["d" + name]).sum() for name in results)
+            if y_T:
+                state = state._replace(hidden_BH=_with_values(state.hidden_BH, y_T[t]))
+    state = map_state(lambda *rows: torch.cat(rows), state, *reversed(ended))
+    results = {"y": torch.cat(outputs)} | dict(zip(("hidden", "carried"), leaves(state), strict=False))
+    loss = sum((results[name] * given["d" + name].view_as(results[name])).sum() for name in results)
     wanted = {"x": x, "W": parameters.W, "U": parameters.U}
     wanted |= {f"vectors.{i}": vector for i, vector in enumerate(parameters.vectors)}
     wanted |= dict(zip(("hidden0", "carried0"), before, strict=False))

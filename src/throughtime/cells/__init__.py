@@ -3,10 +3,12 @@
 # Each of these files registers its cell.
 from throughtime.cells import elman, gru, layernorm_gru, layernorm_lstm, lstm, mingru, minlstm
 from throughtime.cells.base import Cell, create, family, names, register
+from throughtime.cells.bidirectional import Bidirectional
 from throughtime.cells.masks import Masks
 from throughtime.cells.stack import Stack
 
 __all__ = [
+    "Bidirectional",
     "Cell",
     "Masks",
     "Stack",

@@ -21,8 +21,9 @@ from torch.nn.functional import embedding, linear
 
 from throughtime import engine as engines
 from throughtime.cells import checking, native, transforms
+from throughtime.cells.lengths import Lengths, run_lanes
 from throughtime.cells.masks import Masks
-from throughtime.cells.sequence import Unroll, run_segments, unroll_steps
+from throughtime.cells.sequence import Unroll, unroll_steps
 from throughtime.cells.state import State
 from throughtime.cells.weights import input_matrix, recurrent_matrix, whole_size
 from throughtime.engine.forms import FORMS, Form
@@ -116,6 +117,7 @@ class Cell(nn.Module, ABC):
         state: State = None,
         reset_TB: Tensor | None = None,
         gradient_scale_TB: Tensor | None = None,
+        lengths_B: Tensor | Lengths | None = None,
         masks: Masks | None = None,
     ) -> tuple[Tensor, State]:
         """Run a sequence. Time comes first, then the lanes of the batch: x_TBD is [T, B, D].
@@ -130,10 +132,12 @@ class Cell(nn.Module, ABC):
             reset_TB: bool; true where a row's state is reset before the step reads its input.
             gradient_scale_TB: scale of the gradient that passes from step t back to the state before it: 1 passes it,
                 0 cuts it.
+            lengths_B: int64, number of steps of each lane, from 0 to T; None: all T. The outputs after a lane's end are
+                0, the state returned is the one at its end, and what the other arguments hold after it is ignored.
             masks: what every step leaves out of the product with the state.
 
         Returns:
-            The outputs y_TBH and the state after the last step.
+            The outputs y_TBH and the state after each lane's last step.
 
         Raises:
             ThroughtimeError: where an argument or a parameter has the wrong kind, shape or device.
@@ -142,8 +146,8 @@ class Cell(nn.Module, ABC):
         transform = transforms.active()
         if transform is transforms.TRACING:
             with transforms.quiet():
-                return self._run(x, state, reset_TB, gradient_scale_TB, masks, transform)
-        return self._run(x, state, reset_TB, gradient_scale_TB, masks, transform)
+                return self._run(x, state, reset_TB, gradient_scale_TB, lengths_B, masks, transform)
+        return self._run(x, state, reset_TB, gradient_scale_TB, lengths_B, masks, transform)
 
     def _run(
         self,
@@ -151,6 +155,7 @@ class Cell(nn.Module, ABC):
         state: State,
         reset_TB: Tensor | None,
         gradient_scale_TB: Tensor | None,
+        lengths_B: Tensor | Lengths | None,
         masks: Masks | None,
         transform: transforms.Transform | None,
     ) -> tuple[Tensor, State]:
@@ -158,16 +163,19 @@ class Cell(nn.Module, ABC):
         inputs, ids_TB, state, steps, lanes = checking.check_call(
             self, inputs, ids_TB, state, reset_TB, gradient_scale_TB, masks
         )
+        lengths = None if lengths_B is None else checking.check_lengths(self, lengths_B, steps, lanes)
         if self._form and transform is None and engines.level() and steps and lanes:
-            parameters = native.parameters_of(self, self._form)
-            if native.takes(parameters, masks, inputs, state):
-                return native.run(parameters, self.precision, inputs, ids_TB, state, reset_TB, gradient_scale_TB, masks)
-        x_TBD = inputs if ids_TB is None else embedding(ids_TB, inputs)
+            own = native.parameters_of(self, self._form)
+            if native.takes(own, masks, inputs, state, lengths):
+                return native.run(
+                    own, self.precision, inputs, ids_TB, state, reset_TB, gradient_scale_TB, lengths, masks
+                )
+        x_TBD = inputs if ids_TB is None else embedding(ids_TB if lengths is None else lengths.clear(ids_TB), inputs)
         unroll = self._unroll
         if (transform and transform.elementary) or (masks is not None and masks.state_BH is not None):
             # A fused form takes masked weights as it takes any, but no state that is masked in the product alone.
             unroll = unroll_steps
-        return run_segments(self, unroll, x_TBD, state, reset_TB, gradient_scale_TB, masks)
+        return run_lanes(self, unroll, x_TBD, state, reset_TB, gradient_scale_TB, lengths, masks)
 
     @property
     def engine(self) -> str:
@@ -238,11 +246,7 @@ class Cell(nn.Module, ABC):
             if array is not None:
                 return array
         # Parameters may be made by a parametrization, and are plain attributes in the replicas of nn.DataParallel.
-        found = [
-            *self.parameters(),
-            *self.buffers(),
-            *(value for value in vars(self).values() if isinstance(value, Tensor)),
-        ]
+        found = [*self.parameters(), *self.buffers(), *(own for own in vars(self).values() if isinstance(own, Tensor))]
         return found[0] if found else None
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from throughtime.cells import transforms
+from throughtime.cells.lengths import Lengths
 from throughtime.cells.masks import Masks
 from throughtime.cells.state import WHOLE_KINDS, State, leaves, map_state
 from throughtime.errors import ThroughtimeError
@@ -91,12 +92,52 @@ def check_call(
     return inputs, ids_TB, state, steps, lanes
 
 
-def lanes_of(cell: Cell, inputs: Any, ids_TB: Any) -> int:
-    """The number of lanes that a call would have, after a check of its inputs."""
+def lengths_of(cell: Cell, inputs: tuple[Any, Any], lengths_B: Any) -> Lengths | None:
+    """The checked lengths of a batch that several cells read, after a check of its inputs (and ids, or None)."""
+    if transforms.is_tracing():
+        with transforms.quiet():
+            return check_lengths(cell, lengths_B, *sizes_of(cell, *inputs))
+    return check_lengths(cell, lengths_B, *sizes_of(cell, *inputs))
+
+
+def check_lengths(cell: Cell, lengths_B: Any, steps: int, lanes: int) -> Lengths | None:
+    """Check the lengths of a batch's lanes. None where all lanes have every step.
+
+    Raises:
+        ThroughtimeError: where they are of another kind, shape or device, or not from 0 to the number of steps.
+    """
+    if isinstance(lengths_B, Lengths):  # checked by the stack that the cell stands in
+        return lengths_B
+    if not isinstance(lengths_B, Tensor):
+        remedy = "; use torch.tensor(lengths)" if type(lengths_B) in (tuple, list) else ""
+        raise ThroughtimeError(
+            f"lengths_B should be an int64 tensor of shape [{lanes}], got {_kind(lengths_B)}{remedy}"
+        )
+    if lengths_B.dtype != torch.int64:
+        raise ThroughtimeError(f"lengths_B should be int64, got {_kind(lengths_B)}; use lengths_B.long()")
+    if list(lengths_B.shape) != [lanes]:
+        raise ThroughtimeError(
+            f"lengths_B should have shape [{lanes}], a length for each lane, got {list(lengths_B.shape)}"
+        )
+    _check_device("lengths_B", lengths_B, cell.any_parameter())
+    lengths = Lengths(lengths_B, steps)
+    if not lanes:
+        return None
+    if not lengths.readable():
+        return lengths
+    low, high = (bound.item() for bound in lengths_B.aminmax())
+    if low < 0 or high > steps:
+        wrong = low if low < 0 else high
+        lane = (lengths_B == wrong).nonzero()[0].item()
+        raise ThroughtimeError(f"lengths_B should be from 0 to {steps}, the steps of x, got {wrong} for lane {lane}")
+    return None if low == steps else lengths
+
+
+def sizes_of(cell: Cell, inputs: Any, ids_TB: Any) -> tuple[int, int]:
+    """The numbers of steps and of lanes that a call would have, after a check of its inputs."""
     like = cell.any_parameter()
-    if ids_TB is None:
-        return check_inputs(inputs, cell.input_size, like).shape[1]
-    return check_ids(ids_TB, "ids_TB", 2, like).shape[1]
+    checked = check_inputs(inputs, cell.input_size, like) if ids_TB is None else check_ids(ids_TB, "ids_TB", 2, like)
+    return checked.shape[0], checked.shape[1]
 
 
 def expected(cell: Cell) -> Expected:

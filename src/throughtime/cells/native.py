@@ -6,12 +6,14 @@ Axes: T time, B batch (lane), D input, H hidden, G gates, V rows of a table.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from throughtime import engine
+from throughtime.cells.lengths import Lengths, Rows
 from throughtime.cells.masks import Masks
 from throughtime.cells.state import State
 
@@ -28,6 +30,12 @@ KINDS = {torch.float32: "float32", torch.int64: "int64", torch.uint8: "uint8"}
 
 PLAIN = (Tensor, torch.nn.Parameter)
 """The classes of arrays whose numbers lie in their memory."""
+
+BY_ROW = ("ids", "fresh", "flow", "dy")
+"""Arrays [T, B, ...]; so is x where there are no ids."""
+
+BY_LANE = ("hidden0", "carried0", "state_mask", "dhidden", "dcarried")
+"""Arrays [B, H]."""
 
 NAMES = ("x", "W", "U", "vectors", "hidden0", "carried0")
 """What gradients are asked of, as the kernels call it."""
@@ -52,6 +60,8 @@ class _Fixed(NamedTuple):
     kernel: Recurrence
     shape: tuple[int, int, int, int, int]
     arrays: dict[str, Tensor]
+    rows: Rows | None
+    """What is read of unequal lanes; None: all."""
 
 
 def parameters_of(cell: torch.nn.Module, form: Form) -> Parameters:
@@ -84,13 +94,15 @@ def obstacle(array: Tensor | None) -> str | None:
     return None
 
 
-def takes(parameters: Parameters, masks: Masks | None, x: Tensor, state: State) -> bool:
+def takes(parameters: Parameters, masks: Masks | None, x: Tensor, state: State, lengths: Lengths | None) -> bool:
     """Whether the kernels take these arrays, which are of one kind and on one device: float32, in main memory.
 
-    The memory of a subclass, a functional tensor or a lazily negated one does not hold its numbers; and a gradient of
-    masks is nothing that a kernel has.
+    The memory of a subclass, a functional tensor or a lazily negated one does not hold its numbers; a gradient of masks
+    is nothing that a kernel has; and a kernel runs at least one step.
     """
     if x.dtype is not torch.float32 or not x.is_cpu or torch._is_functional_tensor(x):
+        return False
+    if lengths is not None and not (lengths.readable() and lengths.rows.steps):
         return False
     arrays = [x, parameters.W, *parameters.vectors, *state]
     if parameters.U is not None:
@@ -111,6 +123,7 @@ def run(
     state: State,
     reset_TB: Tensor | None,
     gradient_scale_TB: Tensor | None,
+    lengths: Lengths | None,
     masks: Masks | None,
 ) -> tuple[Tensor, State]:
     """A sequence of at least one step and one lane.
@@ -123,6 +136,7 @@ def run(
         state: one or two arrays [B, H]: the output, and what is carried beside it.
         reset_TB: as in `Cell.forward`.
         gradient_scale_TB: as in `Cell.forward`.
+        lengths: those of unequal lanes, of which at least one has a step.
         masks: as in `Cell.forward`.
 
     Raises:
@@ -139,14 +153,19 @@ def run(
         "U_mask": None if masks is None else masks.weights,
         "state_mask": None if masks is None else masks.state_BH,
     }
+    rows = None if lengths is None else lengths.rows
     arrays = {name: array.detach().contiguous() for name, array in fixed.items() if array is not None}
+    if rows is not None:
+        steps, lanes = rows.steps, len(rows.lanes)
+        arrays = _gathered(arrays, rows) | {"starts": rows.starts}
     shape = (steps, lanes, x.shape[-1], state[0].shape[1], 0 if ids_TB is None else len(x))
     vectors = parameters.vectors[0] if len(parameters.vectors) == 1 else torch.cat(parameters.vectors)
     given = (x, parameters.W, parameters.U, vectors, *state)
+    call = _Fixed(kernel, shape, arrays, rows)
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given):
-        y_TBH, *after = _Sequence.apply(_Fixed(kernel, shape, arrays), *given)
+        y_TBH, *after = _Sequence.apply(call, *given)
     else:
-        _, (y_TBH, *after) = _forward(_Fixed(kernel, shape, arrays), given, keeps=False)
+        y_TBH, *after = _put(call, given, _forward(call, given, keeps=False)[1])
     return y_TBH, type(state)(*after)
 
 
@@ -167,35 +186,58 @@ def _empty(*shape: int) -> Tensor:
     return torch.from_numpy(engine.memory(size)).view(torch.float32).view(shape)
 
 
+def _gathered(arrays: dict[str, Tensor], rows: Rows, by_row: Sequence[str] = BY_ROW) -> dict[str, Tensor]:
+    """The arrays with the rows and the lanes alone that are read."""
+    return {
+        name: rows.take(array) if name in by_row else rows.take_lanes(array) if name in BY_LANE else array
+        for name, array in arrays.items()
+    }
+
+
+def _put(fixed: _Fixed, given: tuple[Tensor | None, ...], results: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    """Outputs and state in the caller's order; a lane without a step keeps the state that it had."""
+    if fixed.rows is None:
+        return tuple(results.values())
+    y, *after = results.values()
+    states = [state.detach() for state in given[NAMES.index("hidden0") :] if state is not None]
+    lanes = zip(after, states, strict=True)
+    return fixed.rows.put(y, _empty), *(fixed.rows.put_lanes(array, before) for array, before in lanes)
+
+
 def _forward(
     fixed: _Fixed, given: tuple[Tensor | None, ...], keeps: bool
-) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The arrays that the kernel read, with those it kept for the way back; outputs and state."""
-    kernel, shape, others = fixed
-    steps, lanes, _, units, _ = shape
+    kernel, shape, others, rows = fixed
+    steps, lanes, _, units, tokens = shape
     named = dict(zip(NAMES, given, strict=False))
-    arrays = {name: array.contiguous() for name, array in named.items() if array is not None} | others
-    results = {"y": _empty(steps, lanes, units), "hidden": _empty(lanes, units)}
+    arrays = {name: array.contiguous() for name, array in named.items() if array is not None}
+    if rows is not None:
+        arrays = _gathered(arrays, rows, by_row=() if tokens else ("x",))
+    arrays |= others
+    y_shape = (steps, lanes, units) if rows is None else (len(rows.places), units)
+    results = {"y": _empty(*y_shape), "hidden": _empty(lanes, units)}
     if not kernel.carries_hidden:
         results["carried"] = _empty(lanes, units)
     if keeps:
-        saved, read = kernel.sizes(shape)
+        starts = {} if rows is None else {"starts": rows.starts}
+        saved, read = kernel.sizes(shape, **_lent(starts))
         kept = torch.from_numpy(engine.memory(saved + read))
         arrays["saved"] = kept[:saved].view(torch.float32)
         if kernel.product:
             arrays["read"] = kept[saved:]
     kernel.forward(shape, torch.get_num_threads(), **_lent(arrays | results))
-    return arrays, tuple(results.values())
+    return arrays, results
 
 
 class _Sequence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, fixed: _Fixed, *given: Tensor | None) -> tuple[Tensor, ...]:
         arrays, results = _forward(fixed, given, keeps=True)
-        ctx.kernel, ctx.shape, ctx.names = fixed.kernel, fixed.shape, list(arrays)
+        ctx.fixed, ctx.names = fixed._replace(arrays={}), list(arrays)
         ctx.save_for_backward(*arrays.values())
         ctx.set_materialize_grads(False)
-        return results
+        return _put(fixed, given, results)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -210,5 +252,23 @@ class _Sequence(torch.autograd.Function):
         found = {name: array.contiguous() for name, array in given.items() if array is not None}
         asked = [name for name, needed in zip(NAMES, ctx.needs_input_grad[1:], strict=False) if needed]
         results = {"d" + name: _empty(*arrays[name].shape) for name in asked}
-        ctx.kernel.backward(ctx.shape, torch.get_num_threads(), **_lent(arrays | found | results))
+        kernel, shape, _, rows = ctx.fixed
+        read = found if rows is None else _gathered(found, rows)
+        kernel.backward(shape, torch.get_num_threads(), **_lent(arrays | read | results))
+        if rows is not None:
+            results |= _put_gradients(results, found, rows, bool(shape[4]))
         return None, *(results.get("d" + name) for name in NAMES[: len(ctx.needs_input_grad) - 1])
+
+
+def _put_gradients(results: dict[str, Tensor], given: dict[str, Tensor], rows: Rows, tokens: bool) -> dict[str, Tensor]:
+    """The gradients of rows and lanes, in the caller's order. Padding has none; a lane without a step hands on what
+    the state after it was given."""
+    found = {}
+    if "dx" in results and not tokens:
+        found["dx"] = rows.put(results["dx"], _empty)
+    for name, after in (("dhidden0", "dhidden"), ("dcarried0", "dcarried")):
+        if name in results:
+            units = results[name].shape[1]
+            before = given[after] if after in given else torch.zeros(rows.batch[1], units, device="cpu")
+            found[name] = rows.put_lanes(results[name], before)
+    return found

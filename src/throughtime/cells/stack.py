@@ -10,9 +10,13 @@ from torch import Tensor, nn
 
 from throughtime.cells import checking
 from throughtime.cells.base import Cell, Embedded
+from throughtime.cells.bidirectional import Bidirectional
+from throughtime.cells.lengths import Lengths
 from throughtime.cells.masks import Masks, check_probability, draw_mask, drop, warn_without_noise
 from throughtime.cells.state import State
 from throughtime.errors import ThroughtimeError
+
+Layer = Cell | Bidirectional
 
 
 @final
@@ -20,7 +24,8 @@ class Stack(nn.Module):
     """Cells one above the other, used like a single cell. Its state is the tuple of its layers' states.
 
     Args:
-        cells: from the input up; each takes what the one below puts out. One cell alone is a stack of one.
+        cells: from the input up; each takes what the one below puts out. One cell alone is a stack of one. A
+            `Bidirectional` layer stands where a cell may.
         dropout: probability that a unit is dropped between two layers (Zaremba et al. 2014: not on the recurrence).
         weight_drop: probability that a weight is left out of the product with the state (`Masks.weights`).
         recurrent_dropout: probability that a unit of the state is left out of it (`Masks.state_BH`).
@@ -35,14 +40,14 @@ class Stack(nn.Module):
 
     def __init__(
         self,
-        cells: Cell | Iterable[Cell],
+        cells: Layer | Iterable[Layer],
         dropout: float = 0.0,
         weight_drop: float = 0.0,
         recurrent_dropout: float = 0.0,
     ):
         super().__init__()
-        cells = [cells] if isinstance(cells, Cell) else list(cells)
-        if not cells or not all(isinstance(cell, Cell) for cell in cells):
+        cells = [cells] if isinstance(cells, Layer) else list(cells)
+        if not cells or not all(isinstance(cell, Layer) for cell in cells):
             kinds = ", ".join(type(cell).__name__ for cell in cells) or "none"
             raise ThroughtimeError(f"a stack needs a list of at least one cell of throughtime.cells, got {kinds}")
         for below, above in zip(cells, cells[1:], strict=False):
@@ -52,7 +57,7 @@ class Stack(nn.Module):
         check_probability("weight_drop", weight_drop)
         check_probability("recurrent_dropout", recurrent_dropout)
         if weight_drop or recurrent_dropout:
-            for cell in cells:
+            for cell in (cell for layer in cells for cell in _directions(layer)):
                 cell.recurrent_weights()  # a cell without says so now, not at the first window
         self.cells = nn.ModuleList(cells)
         self.dropout, self.weight_drop, self.recurrent_dropout = dropout, weight_drop, recurrent_dropout
@@ -103,6 +108,7 @@ class Stack(nn.Module):
         state: State = None,
         reset_TB: Tensor | None = None,
         gradient_scale_TB: Tensor | None = None,
+        lengths_B: Tensor | Lengths | None = None,
         noise: torch.Generator | None = None,
     ) -> tuple[Tensor, State]:
         """Run a sequence through every layer, time first; arguments as in `Cell.forward`.
@@ -112,40 +118,49 @@ class Stack(nn.Module):
             state: a layer's state each, from the input up; or the arrays [L, B, H] of PyTorch's own layers.
             reset_TB: as in `Cell.forward`.
             gradient_scale_TB: as in `Cell.forward`.
+            lengths_B: as in `Cell.forward`.
             noise: where masks are drawn from, once a call. Without it nothing is dropped, in training mode with a
                 warning. The order: for each layer, from the input up, its input (not the first's), the weights on its
-                state, its state.
+                state, its state; of a `Bidirectional` layer those of the forward direction first.
         """
         if noise is None and self.drops:
             warn_without_noise(self)
         after = []
         states = [None] * len(self.cells) if state is None else self._layer_states(state)
         y_TBH = torch.empty(0, device="cpu")
-        lanes = 0
-        if noise is not None and (self.weight_drop or self.recurrent_dropout):
-            lanes = checking.lanes_of(self.layers()[0], *(x if isinstance(x, Embedded) else (x, None)))
-        for level, (cell, layer_state) in enumerate(zip(self.layers(), states, strict=True)):
+        lanes, masked = 0, noise is not None and (self.weight_drop or self.recurrent_dropout)
+        first, inputs = _directions(self.layers()[0])[0], x if isinstance(x, Embedded) else (x, None)
+        if masked:
+            _, lanes = checking.sizes_of(first, *inputs)
+        if lengths_B is not None:  # sorted once for all layers
+            lengths_B = checking.lengths_of(first, inputs, lengths_B)
+        for level, (layer, layer_state) in enumerate(zip(self.layers(), states, strict=True)):
             below = x if level == 0 else drop(y_TBH, self.dropout, noise)
-            y_TBH, layer_state = cell(below, layer_state, reset_TB, gradient_scale_TB, self._masks(cell, lanes, noise))
+            masks = self._masks(layer, lanes, noise) if masked else None
+            y_TBH, layer_state = layer(below, layer_state, reset_TB, gradient_scale_TB, lengths_B, masks)
             after.append(layer_state)
         return y_TBH, tuple(after)
 
-    def _masks(self, cell: Cell, lanes: int, noise: torch.Generator | None) -> Masks | None:
-        if noise is None or not (self.weight_drop or self.recurrent_dropout):
-            return None
-        return Masks(
-            weights=draw_mask(cell.recurrent_weights(), self.weight_drop, noise),
-            state_BH=draw_mask(cell.zeros(lanes), self.recurrent_dropout, noise),
-        )
+    def _masks(self, layer: Layer, lanes: int, noise: torch.Generator | None) -> Masks | tuple[Masks, ...]:
+        drawn = [
+            Masks(
+                weights=draw_mask(cell.recurrent_weights(), self.weight_drop, noise),
+                state_BH=draw_mask(cell.zeros(lanes), self.recurrent_dropout, noise),
+            )
+            for cell in _directions(layer)
+        ]
+        return tuple(drawn) if isinstance(layer, Bidirectional) else drawn[0]
 
     def _layer_states(self, state: Any) -> Sequence[Any]:
         """A state for each layer, which the layer checks."""
         cells = self.layers()
         given = [state] if isinstance(state, Tensor) else state
+        first = cells[0]
         stacked = isinstance(given, tuple | list) and all(
             isinstance(array, Tensor) and array.dim() == 3 and len(array) == len(cells) for array in given
         )
-        if stacked and given and len(given) == len(checking.expected(cells[0]).rows):
+        arrays = len(checking.expected(first).rows) if isinstance(first, Cell) else 0
+        if stacked and given and len(given) == arrays:
             return [tuple(array[level] for array in given) for level in range(len(cells))]
         if len(cells) == 1 and not (type(state) in (tuple, list) and len(state) == 1):
             return [state]
@@ -156,6 +171,10 @@ class Stack(nn.Module):
             )
         return state  # type: ignore[no-any-return]
 
-    def layers(self) -> Sequence[Cell]:
-        """The cells, from the input up."""
+    def layers(self) -> Sequence[Any]:
+        """The layers, from the input up: cells, where none is `Bidirectional`."""
         return self.cells  # type: ignore[return-value]
+
+
+def _directions(layer: Layer) -> tuple[Cell, ...]:
+    return (layer.forward_cell, layer.reverse_cell) if isinstance(layer, Bidirectional) else (layer,)

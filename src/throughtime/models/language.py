@@ -182,7 +182,7 @@ class LanguageModel(SequenceModel):
             if few
             else drop(self.embedded(ids_TB), self.settings.dropout, noise)
         )
-        hidden_TBH, state = self.stack(x, state, reset_TB, gradient_scale_TB, noise)
+        hidden_TBH, state = self.stack(x, state, reset_TB, gradient_scale_TB, noise=noise)
         return drop(hidden_TBH, self.settings.dropout, noise), state
 
     def embedded(self, ids: Tensor) -> Tensor:

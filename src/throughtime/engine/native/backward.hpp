@@ -25,13 +25,15 @@ struct Backward : Window<Cell, P> {
     const long U_panels = (blocks + PANEL - 1) / PANEL;
     const long columns = (D + LANES - 1) / LANES, W_panels = (columns + PANEL - 1) / PANEL;
     const long depth = GATES * padded;
-    const long inputs = l.ids ? l.vocabulary : T * B;  // rows of x
-    const long at_once = steps_at_once();              // a power of 2: what is left of a division by it is a mask
-    const long kept = at_once < T ? at_once + 1 : T;   // and the step behind them, which they still read
-    const long most_rows = (at_once < T ? at_once : T) * B;
+    const long inputs = l.ids ? l.vocabulary : Base::rows();  // rows of x
+    const long at_once = steps_at_once();  // a power of 2; where lanes end, more steps with no more rows
+    const long most_rows = at_once * B < Base::rows() ? at_once * B : Base::rows();
+    const long behind = most_rows;  // the place of the step behind those at once, which they still read
+    const long kept = most_rows + (most_rows < Base::rows() ? B : 0);
+    Ring d_rows{kept, at_once - 1, B};
 
     Right *W = nullptr, *U = nullptr;
-    Operand* d = nullptr;       // [gradient slot][block][t, of those kept][b][lane]
+    Operand* d = nullptr;       // [gradient slot][block][row, of those kept][lane]
     float* carry = nullptr;     // [block][b][lane]
     float* vectors = nullptr;   // [block][vector][lane]
     float* sums = nullptr;      // [row group][block][vector][lane]: gradients of the parameters that are vectors
@@ -43,7 +45,7 @@ struct Backward : Window<Cell, P> {
     typename G::Right *x = nullptr, *reads = nullptr;
     // Where numbers are NARROW, every row of d has a scale, a power of 2 that is near the largest gradient to be expected
     // there: that of y, or what the step after it had.
-    float* d_scales = nullptr;    // [t][b]
+    float* d_scales = nullptr;    // [row]
     float* din_scales = nullptr;  // [row of x]
     float* inverses = nullptr;    // [unit group][b], of the scales of this step
     float* peaks = nullptr;       // [t % 2][unit group][b][lane]: the largest gradients of a step
@@ -53,20 +55,23 @@ struct Backward : Window<Cell, P> {
     Barrier all, groups[MOST_THREADS];
 
     explicit Backward(const Layer& layer) : Base(layer) {
-        Base::saved = l.saved, Base::saved_steps = Ring::all(T);
-        Base::read = static_cast<Operand*>(l.read), Base::read_steps = Ring::all(T);
+        Base::saved = l.saved, Base::saved_rows = Base::all_rows();
+        Base::read = static_cast<Operand*>(l.read), Base::read_rows = Base::all_rows();
         for (size_t size = 0;;) {
             Arena arena(size ? room.take(size) : nullptr);
             W = arena.template take<Right>(l.dx ? W_panels * panel_size<P>(depth, PANEL) : 0);
             U = arena.template take<Right>(Cell::PRODUCT ? U_panels * panel_size<P>(depth, PANEL) : 0);
-            d = arena.template take<Operand>(GRADIENTS * padded * kept * B);
+            d = arena.template take<Operand>(GRADIENTS * padded * kept);
             carry = arena.template take<float>(blocks * B * LANES);
             vectors = arena.template take<float>(blocks * VECTORS * LANES);
             sums = arena.template take<float>(l.threads * blocks * VECTORS * LANES);
             held = arena.template take<float>(blocks * B * Cell::Steps::HELD * LANES);
             row_sums = arena.template take<float>(l.threads * B * Cell::Steps::ROW_SUMS);
+            int64_t* places = arena.template take<int64_t>(l.starts ? T : 0);
+            if (size) put_places(l, most_rows, places);
+            if (l.starts) d_rows.places = places;
             if (P::NARROW) {
-                d_scales = arena.template take<float>(T * B);
+                d_scales = arena.template take<float>(Base::rows());
                 din_scales = arena.template take<float>(l.ids ? inputs : 0);
                 inverses = arena.template take<float>(l.threads * B);
                 peaks = arena.template take<float>(2 * l.threads * B * LANES);
@@ -93,6 +98,15 @@ struct Backward : Window<Cell, P> {
         while (steps < T && 2 * steps * B <= DEPTH_BLOCK * G::DEPTH) steps *= 2;
         return steps;
     }
+
+    // The steps at once that end before step `end`.
+    Range steps_until(long end) const {
+        long begin = end - 1;
+        while (d_rows.first(begin)) begin--;
+        return {begin, end};
+    }
+
+    long rows_of(Range steps) const { return Base::rows_before(steps.end) - Base::rows_before(steps.begin); }
 
     // Whether the products for W read other rows than those for U.
     bool has_own_rows() const { return l.ids || P::NARROW; }
@@ -154,7 +168,9 @@ struct Backward : Window<Cell, P> {
         long apart;
     };
 
-    Gradients of_steps(long first) const { return {d, P::NARROW ? d_scales + first * B : nullptr, kept * B}; }
+    Gradients of_steps(long first) const {
+        return {d, P::NARROW ? d_scales + Base::rows_before(first) : nullptr, kept};
+    }
 
     Gradients of_tokens() const { return {din, din_scales, inputs}; }
 
@@ -192,15 +208,16 @@ struct Backward : Window<Cell, P> {
     void scale_rows(long t, Range rows, int unit_group, int unit_groups) const {
         if constexpr (P::NARROW)
             for (long b = rows.begin; b < rows.end; b++) {
-                float most = l.dy ? Base::largest_of(l.dy + (t * B + b) * H, H) : 0.0f;
+                const bool last = b >= Base::alive(t + 1);
+                float most = l.dy ? Base::largest_of(l.dy + Base::row(t, b) * H, H) : 0.0f;
                 const auto meet = [&](float other) { most = other > most ? other : most; };
-                for (int group = 0; group < unit_groups && t + 1 < T; group++)
+                for (int group = 0; group < unit_groups && !last; group++)
                     meet(largest(load(peak_at(t + 1, group, b))) * __builtin_fabsf(factor(t + 1, b)));
-                if (t + 1 == T && l.dhidden) meet(Base::largest_of(l.dhidden + b * H, H));
-                if (t + 1 == T && l.dcarried) meet(Base::largest_of(l.dcarried + b * H, H));
+                if (last && l.dhidden) meet(Base::largest_of(l.dhidden + b * H, H));
+                if (last && l.dcarried) meet(Base::largest_of(l.dcarried + b * H, H));
                 const float scale = power_below(most);
                 inverse_at(unit_group, b) = 1 / scale;
-                if (unit_group == 0) d_scales[t * B + b] = scale;
+                if (unit_group == 0) d_scales[Base::row(t, b)] = scale;
                 store(peak_at(t, unit_group, b), Vec{});
             }
     }
@@ -228,19 +245,15 @@ struct Backward : Window<Cell, P> {
 
     Range blocks_of(Range panels) const { return Base::template blocks_of<PANEL>(panels); }
 
-    long place(long t) const { return t & (at_once - 1); }
+    Operand* d_in(int slot, long block, long row) const { return d + ((slot * blocks + block) * kept + row) * LANES; }
 
-    Operand* d_in(int slot, long block, long place, long b) const {
-        return d + (((slot * blocks + block) * kept + place) * B + b) * LANES;
-    }
+    Operand* d_at(int slot, long block, long t, long b) const { return d_in(slot, block, d_rows.first(t) + b); }
 
-    Operand* d_at(int slot, long block, long t, long b) const { return d_in(slot, block, place(t), b); }
-
-    // What the step before the first of those at once reads of it lies behind them.
-    void hand_on(Range mine) const {
+    // What the step before the first of those at once reads of it, step t, lies behind them.
+    void hand_on(long t, Range mine) const {
         for (long i = mine.begin; i < mine.end; i++) {
             const int slot = Cell::RECURRENT + (int)(i / blocks);
-            memcpy(d_in(slot, i % blocks, at_once, 0), d_in(slot, i % blocks, 0, 0), B * LANES * sizeof(Operand));
+            memcpy(d_in(slot, i % blocks, behind), d_in(slot, i % blocks, 0), Base::alive(t) * LANES * sizeof(Operand));
         }
     }
 
@@ -250,15 +263,15 @@ struct Backward : Window<Cell, P> {
     }
 
     // How much of the gradient passes from step t to the state before it.
-    float factor(long t, long b) const { return Base::fresh(t, b) ? 0.0f : l.flow ? l.flow[t * B + b] : 1.0f; }
+    float factor(long t, long b) const { return Base::fresh(t, b) ? 0.0f : l.flow ? l.flow[Base::row(t, b)] : 1.0f; }
 
     // The gradient that reaches the state before step t, for rows and the panel's units: [row][PANEL * LANES].
     void through_step(long panel, long t, long first, int rows, float* to) const {
-        const long at = t > 0 && place(t) == 0 ? at_once : place(t);
-        const Left* a = reinterpret_cast<const Left*>(d_in(Cell::RECURRENT, 0, at, first));
-        const float* scales = P::NARROW ? d_scales + t * B + first : nullptr;
-        multiply_panel<P>(a, along_gates(kept * B, GATES * blocks, scales), U + panel * panel_size<P>(depth, PANEL),
-                          PANEL, PANEL * LANES, {to, PANEL * LANES}, rows, {nullptr, 0});
+        const long place = d_rows.first(t), at = t > 0 && place == 0 ? behind : place;
+        const Left* a = reinterpret_cast<const Left*>(d_in(Cell::RECURRENT, 0, at + first));
+        const float* scales = P::NARROW ? d_scales + Base::row(t, first) : nullptr;
+        multiply_panel<P>(a, along_gates(kept, GATES * blocks, scales), U + panel * panel_size<P>(depth, PANEL), PANEL,
+                          PANEL * LANES, {to, PANEL * LANES}, rows, {nullptr, 0});
         if (!l.fresh && !l.flow && !l.state_mask) return;
         for (int r = 0; r < rows; r++)
             for (int j = 0; j < PANEL; j++) {
@@ -270,27 +283,36 @@ struct Backward : Window<Cell, P> {
             }
     }
 
-    // What the state after step t + 1 hands down unit by unit, as far as it passes to step t.
+    // What the state after step t + 1 hands down unit by unit, as far as it passes to step t. At a lane's last step it is
+    // the gradient of the state that the window returns.
     Vec carried(long block, long t, long b) const {
-        if (t + 1 < T) return load(carry + (block * B + b) * LANES) * factor(t + 1, b);
+        if (b < Base::alive(t + 1)) return load(carry + (block * B + b) * LANES) * factor(t + 1, b);
         return l.dcarried ? load_part(l.dcarried + b * H + block * LANES, Base::valid(block)) : Vec{};
     }
 
     // The gradient of y at step t, beside what comes back through the steps after it.
     Vec given(long block, long t, long b) const {
-        return l.dy ? load_part(l.dy + (t * B + b) * H + block * LANES, Base::valid(block)) : Vec{};
+        return l.dy ? load_part(l.dy + Base::row(t, b) * H + block * LANES, Base::valid(block)) : Vec{};
     }
 
     // Calls use(block, first row, rows, gradients of the output) for tiles of a panel's units; the gradients come back
-    // from step t + 1 and lie PANEL * LANES apart.
+    // from step t + 1 and lie PANEL * LANES apart. At a lane's last step they are those of the state that the window returns.
     template <class Use>
     void arrivals(long panel, long t, Range rows, Use use) const {
+        long middle = Base::alive(t + 1);
+        middle = middle < rows.begin ? rows.begin : middle < rows.end ? middle : rows.end;
+        arrive(panel, t, {rows.begin, middle}, false, use);
+        arrive(panel, t, {middle, rows.end}, true, use);
+    }
+
+    template <class Use>
+    void arrive(long panel, long t, Range rows, bool last, Use use) const {
         const Rows cut(rows.size(), max_rows(PANEL));
         for (int i = 0; i < cut.tiles; i++) {
             const long first = rows.begin + cut.first(i);
             const int count = cut.count(i);
             alignas(64) float arriving[TALLEST * PANEL * LANES];
-            if (t + 1 == T)
+            if (last)
                 last_gradient(panel, first, count, arriving);
             else if (Cell::PRODUCT)
                 through_step(panel, t + 1, first, count, arriving);
@@ -332,16 +354,17 @@ struct Backward : Window<Cell, P> {
 
     void add_to_table(Range steps, Range mine) const {
         for (long i = mine.begin; i < mine.end; i++)
-            for (long row = steps.begin * B; row < steps.end * B; row++) {
+            for (long row = Base::rows_before(steps.begin); row < Base::rows_before(steps.end); row++) {
                 float* sum = table + (i * inputs + l.ids[row]) * LANES;
-                const Vec part = as_floats(d + (i * kept * B + row - steps.begin * B) * LANES, LANES);
+                const Vec part = as_floats(d + (i * kept + row - Base::rows_before(steps.begin)) * LANES, LANES);
                 store(sum, load(sum) + (P::NARROW ? part * d_scales[row] : part));
             }
     }
 
     void put_table(Range mine) const {
         // No sum is larger than all its parts at their largest; few are near that.
-        const float scale = P::NARROW ? Base::largest_of(d_scales, T * B) * power_below((float)(T * B)) / 64 : 1.0f;
+        const float scale =
+            P::NARROW ? Base::largest_of(d_scales, Base::rows()) * power_below((float)Base::rows()) / 64 : 1.0f;
         const float inverse = 1 / scale;
         for (long token = 0; P::NARROW && mine.begin == 0 && token < inputs; token++) din_scales[token] = scale;
         for (long i = mine.begin * inputs; i < mine.end * inputs; i++)
@@ -416,7 +439,7 @@ struct Backward : Window<Cell, P> {
 
     // Likewise for U.
     float arrange_states(const Gradients& g, Range steps, int thread, int threads) const {
-        const long rows = steps.size() * B;
+        const long rows = rows_of(steps);
         if (l.dU)
             pack_activations(Base::read_at(steps.begin, 0), Base::read_row, rows, H, reads, nullptr, thread, threads);
         if (G::DEPTH == 1 || (has_own_rows() && !l.dU)) return 1.0f;
@@ -428,7 +451,7 @@ struct Backward : Window<Cell, P> {
 
     void multiply_states(const Gradients& g, Range steps, float scale, int thread, int threads) const {
         if (!l.dU) return;
-        const long rows = steps.size() * B, apart = steps_apart(g, rows);
+        const long rows = rows_of(steps), apart = steps_apart(g, rows);
         weight_gradient(d_across + Cell::RECURRENT * blocks * apart * LANES, apart, Cell::U_GATE, rows, reads, H, l.dU,
                         scale, steps.end < T, share(GATES * blocks, thread, threads));
     }
@@ -455,7 +478,7 @@ struct Backward : Window<Cell, P> {
     void run(int thread, int threads) {
         const Grid grid = Base::grid(threads, U_panels, panel_size<P>(depth, PANEL));
         const int row_group = thread / grid.unit_groups, unit_group = thread % grid.unit_groups;
-        const Range rows = share(B, row_group, grid.row_groups), mine = share(U_panels, unit_group, grid.unit_groups);
+        const Range mine = share(U_panels, unit_group, grid.unit_groups);
         const Range gate_rows = share(GATES * blocks, thread, threads), mine_blocks = blocks_of(mine);
         const bool tokens = l.ids && (l.dx || l.dW);
         float* my_sums = sums + row_group * blocks * VECTORS * LANES;
@@ -465,18 +488,19 @@ struct Backward : Window<Cell, P> {
         for (long block = mine_blocks.begin; block < mine_blocks.end; block++)
             memset(my_sums + block * VECTORS * LANES, 0, VECTORS * LANES * sizeof(float));
         if (tokens) clear_table(gate_rows), scale_inputs(0, share(inputs, thread, threads));
-        Range steps{(T - 1) / at_once * at_once, T};
-        if (!l.ids) scale_inputs(steps.begin * B, share(steps.size() * B, thread, threads));
+        Range steps = steps_until(T);
+        if (!l.ids) scale_inputs(Base::rows_before(steps.begin), share(rows_of(steps), thread, threads));
         wait(all, threads);
-        const auto sync = [&] { wait(groups[row_group], grid.unit_groups); };
-        for (; steps.end > 0; steps = {steps.begin - at_once, steps.begin}) {
+        const auto sync = [&] { Base::meet(groups[row_group], grid.unit_groups, all, threads); };
+        const auto lanes = [&](long t) { return Base::lanes_of(t, row_group, grid.row_groups); };
+        for (;; steps = steps_until(steps.begin)) {
             for (long t = steps.end - 1; t >= steps.begin; t--)
-                Cell::Steps::backward(*this, t, rows, mine, my_sums, unit_group, grid.unit_groups, sync);
+                Cell::Steps::backward(*this, t, lanes(t), mine, my_sums, unit_group, grid.unit_groups, sync);
             if (steps.begin == 0 && (l.dhidden0 || l.dcarried0))
-                for (long panel = mine.begin; panel < mine.end; panel++) before_the_window(panel, rows);
+                for (long panel = mine.begin; panel < mine.end; panel++) before_the_window(panel, lanes(0));
             wait(all, threads);
             const Gradients g = of_steps(steps.begin);
-            const long first = steps.begin * B, count = steps.size() * B;
+            const long first = Base::rows_before(steps.begin), count = rows_of(steps);
             const float U_scale = arrange_states(g, steps, thread, threads);
             const float W_scale = l.ids ? 1.0f : arrange_inputs(g, first, count, thread, threads);
             if (tokens) add_to_table(steps, gate_rows);
@@ -484,8 +508,9 @@ struct Backward : Window<Cell, P> {
             multiply_states(g, steps, U_scale, thread, threads);
             if (!l.ids) multiply_inputs(g, first, count, W_scale, steps.end < T, thread, threads);
             if (steps.begin == 0) break;
-            if (Cell::PRODUCT) hand_on(gate_rows);
-            if (!l.ids) scale_inputs(first - at_once * B, share(at_once * B, thread, threads));
+            if (Cell::PRODUCT) hand_on(steps.begin, gate_rows);
+            const Range before = steps_until(steps.begin);
+            if (!l.ids) scale_inputs(Base::rows_before(before.begin), share(rows_of(before), thread, threads));
             wait(all, threads);
         }
         finish_U(gate_rows);

@@ -23,7 +23,8 @@ struct Forward : Window<Cell, P> {
     Operand* x = nullptr;
     float* x_scales = nullptr;
     float* table = nullptr;  // [block][token][gate][lane]: the input's part of the gates, where the inputs are tokens
-    long chunk = 1;
+    long chunk = 1;          // steps whose inputs are projected at once; where lanes end, more steps with no more rows
+    int64_t* places = nullptr;  // there, the place of each step's first row in its chunk
     long W_panel, U_panel;
     Workspace room;
     Barrier all, groups[MOST_THREADS];
@@ -57,15 +58,17 @@ struct Forward : Window<Cell, P> {
     }
 
     void take_for_steps(Arena& arena) {
-        if (!l.vocabulary) take_x(arena, T * B);
+        if (!l.vocabulary) take_x(arena, Base::rows());
+        places = arena.template take<int64_t>(l.starts ? T : 0);
         const bool all = l.saved || (chunk == T && !l.vocabulary);
-        Base::saved_steps = all ? Ring::all(T) : Ring::of(l.vocabulary ? 1 : chunk);
-        Base::read_steps = l.read ? Ring::all(T) : Ring::of(2);
-        const long records = Base::saved_steps.count * B;
+        Base::saved_rows = all ? Base::all_rows() : Ring::of(l.vocabulary ? 1 : chunk, B);
+        if (!all && l.starts) Base::saved_rows.places = places;
+        Base::read_rows = l.read ? Base::all_rows() : Ring::of(2, B);
         Base::saved =
-            l.saved ? l.saved : arena.template take<float>(records * (blocks * SLOTS * LANES + Cell::STATISTICS));
+            l.saved ? l.saved
+                    : arena.template take<float>(Base::saved_rows.rows * (blocks * SLOTS * LANES + Cell::STATISTICS));
         Base::read = l.read ? static_cast<Operand*>(l.read)
-                            : arena.template take<Operand>(Base::read_steps.count * B * Base::read_row);
+                            : arena.template take<Operand>(Base::read_rows.rows * Base::read_row);
     }
 
     // Memory of this thread for what `take` takes.
@@ -100,13 +103,13 @@ struct Forward : Window<Cell, P> {
         }
     }
 
-    void first_reads(Range rows) const {
-        for (long b = rows.begin; b < rows.end; b++)
+    void first_reads(int thread, int threads) const {
+        const Range lanes = share(B, thread, threads), rows = share(Base::read_rows.rows, thread, threads);
+        for (long b = lanes.begin; b < lanes.end; b++)
             for (long block = 0; block < blocks; block++)
                 Base::put_read(block, 0, b, load_part(l.hidden0 + b * H + block * LANES, Base::valid(block)));
-        for (long t = 0; t < Base::read_steps.count; t++)  // the gap between rows is stored too
-            for (long b = rows.begin; b < rows.end; b++)
-                Base::end_row(Base::read_at(t, b) + padded, Base::read_row - padded, 1.0f);
+        for (long row = rows.begin; row < rows.end; row++)  // the gap between rows is stored too
+            Base::end_row(Base::read + row * Base::read_row + padded, Base::read_row - padded, 1.0f);
     }
 
     const Left* x_at(long row) const {
@@ -162,19 +165,24 @@ struct Forward : Window<Cell, P> {
 
     long apart() const { return Base::saved_at(1, 0, 0) - Base::saved_at(0, 0, 0); }
 
+    // Makes W x of the steps from t until another one: for the lanes `rows`; where lanes are unequal, for so many of the
+    // rows of all these steps.
     void project_ahead(long t, long until, Range rows, Range mine) const {
-        const auto run = [&](Range some, long first_step, long row, long count) {
-            project(some, first_step * B + row, count, Base::saved_at(some.begin * PANEL, first_step, row),
-                    SLOTS * LANES, apart());
-        };
-        const long later = rows.size() == B ? (until - t) * B : rows.size(), at_once = company(WIDTH, later);
+        const bool every_lane = !l.starts && rows.size() == B, in_one = l.starts || every_lane;
+        const long count = every_lane ? (until - t) * B : rows.size(), at_once = company(WIDTH, count);
         for (long panel = mine.begin; panel < mine.end; panel += at_once) {
             const Range some{panel, panel + at_once < mine.end ? panel + at_once : mine.end};
-            if (rows.size() == B)
-                run(some, t, 0, later);
-            else
-                for (long step = t; step < until; step++) run(some, step, rows.begin, later);
+            for (long step = t; step < (in_one ? t + 1 : until); step++)
+                project(some, Base::row(step, rows.begin), count, Base::saved_at(some.begin * PANEL, step, rows.begin),
+                        SLOTS * LANES, apart());
         }
+    }
+
+    // Where the chunk of steps ends that begins with t.
+    long end_of_chunk(long t) const {
+        if (!l.starts) return t + chunk < T ? t + chunk : T;
+        for (t++; t < T && places[t];) t++;
+        return t;
     }
 
     void look_up(long t, Range rows, Range mine) const {
@@ -182,7 +190,7 @@ struct Forward : Window<Cell, P> {
         for (long block = mine_blocks.begin; block < mine_blocks.end; block++)
             for (long b = rows.begin; b < rows.end; b++) {
                 float* to = Base::saved_at(block, t, b);
-                const float* from = table + (block * l.vocabulary + l.ids[t * B + b]) * GATES * LANES;
+                const float* from = table + (block * l.vocabulary + l.ids[Base::row(t, b)]) * GATES * LANES;
                 memcpy(to, from, GATES * LANES * sizeof(float));
                 for (int j = GATES; j < Cell::STARTS; j++)
                     store(to + j * LANES, load(vectors + (block * VECTORS + j) * LANES));
@@ -212,33 +220,39 @@ struct Forward : Window<Cell, P> {
         }
     }
 
-    // What a step puts out, and what it hands on beside it; the last step's are what the window leaves.
+    // What a step puts out, and what it hands on beside it; those of a lane's last step are what the window leaves.
     void put_output(long block, long t, long b, Vec y) const {
-        store_part(l.y + (t * B + b) * H + block * LANES, y, Base::valid(block));
-        if (t + 1 == T && l.hidden) store_part(l.hidden + b * H + block * LANES, y, Base::valid(block));
-        if (Cell::PRODUCT && t + 1 < T) Base::put_read(block, t + 1, b, y);
+        const bool last = b >= Base::alive(t + 1);
+        store_part(l.y + Base::row(t, b) * H + block * LANES, y, Base::valid(block));
+        if (last && l.hidden) store_part(l.hidden + b * H + block * LANES, y, Base::valid(block));
+        if (Cell::PRODUCT && !last) Base::put_read(block, t + 1, b, y);
     }
 
     void put_carried(long block, long t, long b, Vec c) const {
         store(Base::saved_at(block, t, b) + Cell::CARRIED * LANES, c);
-        if (t + 1 == T && l.carried) store_part(l.carried + b * H + block * LANES, c, Base::valid(block));
+        if (l.carried && b >= Base::alive(t + 1)) store_part(l.carried + b * H + block * LANES, c, Base::valid(block));
     }
 
     void run(int thread, int threads) {
         const Grid grid = Base::grid(threads, panels, U_panel);
         const int row_group = thread / grid.unit_groups, unit_group = thread % grid.unit_groups;
-        const Range rows = share(B, row_group, grid.row_groups), mine = share(panels, unit_group, grid.unit_groups);
+        const Range mine = share(panels, unit_group, grid.unit_groups);
 
         if (!l.packed) make_packed(thread, threads);
-        if (Base::copies_x && !l.vocabulary) Base::copy_x(x, x_scales, share(T * B, thread, threads));
-        if (Cell::PRODUCT) first_reads(share(B, thread, threads));
+        if (Base::copies_x && !l.vocabulary) Base::copy_x(x, x_scales, share(Base::rows(), thread, threads));
+        if (Cell::PRODUCT) first_reads(thread, threads);
         wait(all, threads);
-        const auto sync = [&] { wait(groups[row_group], grid.unit_groups); };
-        for (long t = 0; t < T; t++) {
-            if (table)
+        const auto sync = [&] { Base::meet(groups[row_group], grid.unit_groups, all, threads); };
+        for (long t = 0, until = 0; t < T; t++) {
+            const Range rows = Base::lanes_of(t, row_group, grid.row_groups);
+            if (table) {
                 look_up(t, rows, mine);
-            else if (T > 1 && t % chunk == 0)
-                project_ahead(t, t + chunk < T ? t + chunk : T, rows, mine);
+            } else if (T > 1 && t == until) {
+                until = end_of_chunk(t);
+                const long ahead = Base::rows_before(until) - Base::rows_before(t);
+                project_ahead(t, until, l.starts ? share(ahead, row_group, grid.row_groups) : rows, mine);
+                if (l.starts) sync();
+            }
             Cell::Steps::forward(*this, t, rows, mine, sync);
         }
     }
@@ -257,6 +271,7 @@ struct Forward : Window<Cell, P> {
             if (!layer.packed) forward.take_packed(arena), forward.take_to_pack(arena);
             forward.take_for_steps(arena);
         });
+        put_places(layer, layer.vocabulary && !layer.saved ? forward.B : forward.chunk * forward.B, forward.places);
         forward.start([](void* self, int thread, int threads) { static_cast<Forward*>(self)->run(thread, threads); });
     }
 

@@ -18,7 +18,11 @@ struct Layer {
     const float* U_mask;      // [G H, H], multiplied into U
     const float* state_mask;  // [B, H], multiplied into the state that the product reads
 
-    const float* x;         // [T, B, D], or [V, D] where there are ids
+    const float* x;  // [T, B, D], or [V, D] where there are ids
+    // Where lanes are unequal: number of rows before each step, [T + 1]. A row is one step of one lane. Lanes are sorted,
+    // longest first, and an array [T, B, ...] holds only the rows there are: step after step, the lanes that have the
+    // step, which are B lanes at the first step and at least one at the last. Null: every lane has T steps.
+    const int64_t* starts;
     const int64_t* ids;     // [T, B]: which row of x is a step's input
     int64_t vocabulary;     // V
     const uint8_t* fresh;   // [T, B]
@@ -29,7 +33,7 @@ struct Layer {
     void* packed;  // W, U, vectors and, with a vocabulary, x, packed before: they are not read again
 
     float* y;        // [T, B, H]
-    float* hidden;   // [B, H], after the last step; null: nobody asks
+    float* hidden;   // [B, H], after a lane's last step; null: nobody asks
     float* carried;  // [B, H]
     float* saved;    // kept for the way back; null where there will be none
     void* read;      // likewise

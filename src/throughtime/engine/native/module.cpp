@@ -100,32 +100,56 @@ Layer layer_of(const Size& n, int threads) {
     return l;
 }
 
-// `ids` keeps a copy of those of the call: no other thread can change it once it is checked.
-void common(const Recurrence& r, const Size& n, Arrays& arrays, Layer& l, std::vector<int64_t>& ids) {
+// Copies of the index arrays of a call: no other thread can change them after they are checked.
+struct Indices {
+    std::vector<int64_t> starts, ids;
+};
+
+// Finds and checks `starts` (see Layer), where lanes are unequal. Returns the number of rows, the steps of all lanes.
+int64_t find_starts(const Size& n, Arrays& arrays, Layer& l, Indices& indices) {
+    const int64_t* given = arrays.find<const int64_t>("starts", n.T + 1);
+    if (!given) return n.T * n.B;
+    indices.starts.assign(given, given + n.T + 1);
+    int64_t before = n.B;
+    for (int64_t t = 0; t < n.T; t++) {
+        const int64_t alive = indices.starts[t + 1] - indices.starts[t];
+        if (indices.starts[0] != 0 || alive < 1 || alive > before || (t == 0 && alive != n.B))
+            throw nb::value_error(
+                "starts should begin with 0 and B, and grow by no more at a step than at the one before");
+        before = alive;
+    }
+    l.starts = indices.starts.data();
+    return indices.starts[n.T];
+}
+
+// Returns the number of rows.
+int64_t common(const Recurrence& r, const Size& n, Arrays& arrays, Layer& l, Indices& indices) {
+    const int64_t rows = find_starts(n, arrays, l, indices);
     l.W = arrays.need<const float>("W", r.gates * n.H * n.D);
     if (r.product) {
         l.U = arrays.need<const float>("U", r.gates * n.H * n.H);
         l.U_mask = arrays.find<const float>("U_mask", r.gates * n.H * n.H);
         l.state_mask = arrays.find<const float>("state_mask", n.B * n.H);
     }
-    if (const int64_t* given = arrays.find<const int64_t>("ids", n.T * n.B)) {
-        ids.assign(given, given + n.T * n.B);
-        l.ids = ids.data();
+    if (const int64_t* given = arrays.find<const int64_t>("ids", rows)) {
+        indices.ids.assign(given, given + rows);
+        l.ids = indices.ids.data();
     }
     if (!l.ids != !n.V) throw nb::value_error("ids and the size of their vocabulary go together");
-    for (int64_t i = 0; l.ids && i < n.T * n.B; i++)
+    for (int64_t i = 0; l.ids && i < rows; i++)
         if (l.ids[i] < 0 || l.ids[i] >= n.V)
             throw nb::index_error(
                 ("id " + std::to_string(l.ids[i]) + " is not in a vocabulary of " + std::to_string(n.V)).c_str());
-    l.x = arrays.need<const float>("x", (l.ids ? n.V : n.T * n.B) * n.D);
+    l.x = arrays.need<const float>("x", (l.ids ? n.V : rows) * n.D);
     l.vectors = arrays.need<const float>("vectors", r.vectors * n.H);
-    l.fresh = arrays.find<const uint8_t>("fresh", n.T * n.B);
-    l.flow = arrays.find<const float>("flow", n.T * n.B);
+    l.fresh = arrays.find<const uint8_t>("fresh", rows);
+    l.flow = arrays.find<const float>("flow", rows);
     l.hidden0 = arrays.need<const float>("hidden0", n.B * n.H);
     l.carried0 = r.carries_hidden ? l.hidden0 : arrays.need<const float>("carried0", n.B * n.H);
     const Sizes sizes = r.sizes(l);
     l.saved = arrays.find<float>("saved", sizes.saved / sizeof(float));
     l.read = arrays.find<uint8_t>("read", sizes.read);
+    return rows;
 }
 
 typedef std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t> Shape;
@@ -138,9 +162,9 @@ void forward(const Recurrence& r, const Shape& shape, int threads, const nb::kwa
     const Size n = size_of(shape);
     Layer l = layer_of(n, threads);
     Arrays arrays(given);
-    std::vector<int64_t> ids;
-    common(r, n, arrays, l, ids);
-    l.y = arrays.need<float>("y", n.T * n.B * n.H);
+    Indices indices;
+    const int64_t rows = common(r, n, arrays, l, indices);
+    l.y = arrays.need<float>("y", rows * n.H);
     l.hidden = arrays.need<float>("hidden", n.B * n.H);
     l.carried = r.carries_hidden ? nullptr : arrays.need<float>("carried", n.B * n.H);
     arrays.all_known();
@@ -152,14 +176,14 @@ void backward(const Recurrence& r, const Shape& shape, int threads, const nb::kw
     const Size n = size_of(shape);
     Layer l = layer_of(n, threads);
     Arrays arrays(given);
-    std::vector<int64_t> ids;
-    common(r, n, arrays, l, ids);
+    Indices indices;
+    const int64_t rows = common(r, n, arrays, l, indices);
     if (!r.backward) throw nb::value_error("this kernel has no way back");
     if (!l.saved || (r.product && !l.read)) throw nb::value_error("what the forward pass saved is missing");
-    l.dy = arrays.find<const float>("dy", n.T * n.B * n.H);
+    l.dy = arrays.find<const float>("dy", rows * n.H);
     l.dhidden = arrays.find<const float>("dhidden", n.B * n.H);
     if (!r.carries_hidden) l.dcarried = arrays.find<const float>("dcarried", n.B * n.H);
-    l.dx = arrays.find<float>("dx", (l.ids ? n.V : n.T * n.B) * n.D);
+    l.dx = arrays.find<float>("dx", (l.ids ? n.V : rows) * n.D);
     l.dW = arrays.find<float>("dW", r.gates * n.H * n.D);
     if (r.product) l.dU = arrays.find<float>("dU", r.gates * n.H * n.H);
     l.dvectors = arrays.find<float>("dvectors", r.vectors * n.H);
@@ -168,6 +192,18 @@ void backward(const Recurrence& r, const Shape& shape, int threads, const nb::kw
     arrays.all_known();
     const Unlocked unlocked;
     r.backward(l);
+}
+
+// Bytes that the forward pass saves of the gates, and of the states that the products read.
+std::pair<size_t, size_t> sizes(const Recurrence& r, const Shape& shape, const nb::kwargs& given) {
+    const Size n = size_of(shape);
+    Layer l = layer_of(n, 1);
+    Arrays arrays(given);
+    Indices indices;
+    find_starts(n, arrays, l, indices);
+    arrays.all_known();
+    const Sizes found = r.sizes(l);
+    return {found.saved, found.read};
 }
 
 // An array of bytes that goes back to the lender when nobody holds it any more.
@@ -205,11 +241,7 @@ NB_MODULE(_native, m) {
         .def_ro("vectors", &Recurrence::vectors)
         .def_ro("product", &Recurrence::product)
         .def_ro("carries_hidden", &Recurrence::carries_hidden)
-        .def("sizes",
-             [](const Recurrence& r, const Shape& shape) {
-                 const Sizes sizes = r.sizes(layer_of(size_of(shape), 1));
-                 return std::pair(sizes.saved, sizes.read);
-             })
+        .def("sizes", &sizes, nb::arg("shape"), nb::arg("arrays"))
         .def("forward", &forward, nb::arg("shape"), nb::arg("threads"), nb::arg("arrays"))
         .def("backward", &backward, nb::arg("shape"), nb::arg("threads"), nb::arg("arrays"));
 }

@@ -26,7 +26,7 @@ struct Unitwise {
                     pass.put_output(block, t, b, y);
                 }
         });
-        if (Cell::PRODUCT && t + 1 < pass.T) sync();
+        if ((Cell::PRODUCT || pass.l.starts) && t + 1 < pass.T) sync();
     }
 
     template <class Cell, class P, class Sync>
@@ -56,7 +56,7 @@ struct Unitwise {
                     }
                     for (int j = 0; j < GRADIENTS; j++) store(block_sums + j * LANES, sum[j]);
                 });
-        if (Cell::PRODUCT || P::NARROW) sync();
+        if (Cell::PRODUCT || P::NARROW || pass.l.starts) sync();
     }
 };
 

@@ -45,14 +45,23 @@ class Arena {
     }
 };
 
-// Steps that there is room for: all, or so few, a power of 2, that later ones take the place of those before them.
-// (What is left of a division by another number would take as long as a gate.)
+// Rows that there is room for: those of all steps, or of so few steps, a power of 2, that later ones take the place of
+// those before them. (What is left of a division by another number would take as long as a gate.)
 struct Ring {
-    long count = 0, mask = 0;
-    static Ring all(long steps) { return {steps, -1}; }
-    static Ring of(long steps) { return {steps, steps - 1}; }
-    long place(long t) const { return t & mask; }
+    long rows = 0, mask = 0, lanes = 0;
+    const int64_t* places = nullptr;  // [T], of each step's first row; null: steps have `lanes` rows each
+    static Ring of(long steps, long lanes) { return {steps * lanes, steps - 1, lanes}; }
+    long first(long t) const { return places ? places[t] : (t & mask) * lanes; }
 };
+
+// The place of each step's first row where lanes are unequal and at most `most` rows are kept: steps form chunks of at
+// most that many rows, or of one step, and each chunk takes the place of the one before it.
+INLINE void put_places(const Layer& l, long most, int64_t* places) {
+    for (long t = 0, begin = 0; l.starts && t < l.steps; t++) {
+        if (l.starts[t + 1] - l.starts[begin] > most) begin = t;
+        places[t] = l.starts[t] - l.starts[begin];
+    }
+}
 
 // Threads stand in a grid: groups that share the rows of the batch, and in each those that share the units. Groups
 // never wait for one another. Sharing units costs a barrier a step, but each thread has only its part of the weights
@@ -89,23 +98,46 @@ struct Window {
     const long x_depth = (D + P::DEPTH - 1) / P::DEPTH * P::DEPTH;
     const long x_row = x_depth + (copies_x ? LINE / (long)sizeof(Operand) : 0);
     float* saved = nullptr;
-    Ring saved_steps;
+    Ring saved_rows;
     Operand* read = nullptr;
-    Ring read_steps;
+    Ring read_rows;
 
     explicit Window(const Layer& layer) : l(layer) {}
 
     static Sizes sizes(const Layer& layer) {
         const Window w(layer);
-        return {(w.blocks * SLOTS * LANES + Cell::STATISTICS) * w.T * w.B * sizeof(float),
-                Cell::PRODUCT ? w.T * w.B * w.read_row * sizeof(Operand) : 0};
+        return {(w.blocks * SLOTS * LANES + Cell::STATISTICS) * w.rows() * sizeof(float),
+                Cell::PRODUCT ? w.rows() * w.read_row * sizeof(Operand) : 0};
+    }
+
+    // ---- Rows: a step of a lane.
+
+    long rows_before(long t) const { return l.starts ? l.starts[t] : t * B; }
+    long rows() const { return rows_before(T); }
+    long row(long t, long b) const { return rows_before(t) + b; }
+
+    // How many lanes have a step t: the first ones.
+    long alive(long t) const { return t >= T ? 0 : l.starts ? l.starts[t + 1] - l.starts[t] : B; }
+
+    Ring all_rows() const { return {rows(), -1, B, l.starts}; }
+
+    // The lanes of step t that one of `groups` groups of threads computes. As lanes end, the others move between groups,
+    // so that no group is left with the long ones.
+    Range lanes_of(long t, int group, int groups) const { return share(alive(t), group, groups); }
+
+    // Waits for the threads of a group, which share lanes; for all threads, where lanes move between groups.
+    void meet(Barrier& group, int members, Barrier& all, int threads) const {
+        if (l.starts)
+            wait(all, threads);
+        else
+            wait(group, members);
     }
 
     // Without a product with the state units have no barrier to share, so they are shared where panels are many enough
     // that nobody waits long for the last one.
     Grid grid(int threads, long panels, long panel_size) const {
         const bool freely = !Cell::PRODUCT && panels >= 4 * threads;
-        return Grid::of(threads, freely ? 0 : B, panels, panels * panel_size * (long)sizeof(Right));
+        return Grid::of(threads, freely ? 0 : (rows() + T - 1) / T, panels, panels * panel_size * (long)sizeof(Right));
     }
 
     // The blocks of panels of PANEL blocks each: the last one can have fewer.
@@ -117,18 +149,17 @@ struct Window {
     int valid(long block) const { return block * LANES + LANES <= H ? LANES : (int)(H - block * LANES); }
 
     float* saved_at(long block, long t, long b) const {
-        return saved + ((block * saved_steps.count + saved_steps.place(t)) * B + b) * SLOTS * LANES;
+        return saved + (block * saved_rows.rows + saved_rows.first(t) + b) * SLOTS * LANES;
     }
 
     // What is saved of a row beside its units.
     float* statistics_at(long t, long b) const {
-        return saved + blocks * saved_steps.count * B * SLOTS * LANES +
-               (saved_steps.place(t) * B + b) * Cell::STATISTICS;
+        return saved + blocks * saved_rows.rows * SLOTS * LANES + (saved_rows.first(t) + b) * Cell::STATISTICS;
     }
 
-    Operand* read_at(long t, long b) const { return read + (read_steps.place(t) * B + b) * read_row; }
+    Operand* read_at(long t, long b) const { return read + (read_rows.first(t) + b) * read_row; }
 
-    bool fresh(long t, long b) const { return l.fresh && l.fresh[t * B + b]; }
+    bool fresh(long t, long b) const { return l.fresh && l.fresh[row(t, b)]; }
 
     // The carried vector that step t takes over.
     Vec before(long block, long t, long b) const {
