@@ -21,9 +21,9 @@ from typing import Any
 
 import throughtime
 from throughtime import engine, runtime
-from throughtime.recipe import Text
 from throughtime.runtime.compression import compress, decompress
 from throughtime.text.corpus import open_corpus, read_pieces, split_corpus
+from throughtime.text.settings import Text
 from timing import PAGES, ROOT, command, machine, table
 
 PROGRAMS = {"gzip -9": ["gzip", "-9"], "xz -9": ["xz", "-9", "-T1"], "zstd -19": ["zstd", "-19", "-T1"]}

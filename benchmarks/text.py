@@ -21,8 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from throughtime.machine import usable_threads
-from throughtime.recipe import Text
 from throughtime.text.corpus import Piece, open_corpus, read_pieces
+from throughtime.text.settings import Text
 from throughtime.text.tokenizer import Tokenizer, fit
 from throughtime.text.workers import encoded
 from timing import PAGES, command, in_quartiles, machine, repeat

@@ -12,12 +12,15 @@ import torch
 
 import rivals
 from throughtime.gradient.clipping import Clipping
+from throughtime.gradient.settings import Gradient
 from throughtime.gradient.truncation import Position, make_truncation
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Gradient, Model, Training, build
+from throughtime.models.settings import Model
+from throughtime.recipe import build
 from throughtime.streams.batches import BatchIndex, SequentialBatches
 from throughtime.text.dataset import prepare
 from throughtime.training.optimizer import make_adamw
+from throughtime.training.settings import Training
 
 UPDATES, ROUNDS = 20, 15
 """Timed at once, and how often."""

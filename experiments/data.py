@@ -11,7 +11,7 @@ import rivals
 from common import arguments, excerpt, figure, once, outcome, publish, shakespeare, spread, table
 from costs import seconds
 from kneser_ney import bits_by_order
-from throughtime.recipe import Training
+from throughtime.training.settings import Training
 
 STEPS = {10_000: 400, 30_000: 800, 100_000: 1300, 300_000: 1800, 1_000_000: 2700}
 """By bytes of training text: what is read is 20 times the smallest, 1.4 times the largest."""

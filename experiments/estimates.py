@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 import throughtime
+from throughtime.gradient.settings import Gradient
 from throughtime.gradient.truncation import Position, make_truncation
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Gradient
 from throughtime.streams.batch import Int64, Tokens
 from throughtime.streams.batches import BatchIndex, SequentialBatches
 from throughtime.text.dataset import tokenise

@@ -19,10 +19,10 @@ from networks import fit
 from throughtime.cells.base import Cell
 from throughtime.cells.stack import Stack
 from throughtime.models.language import LanguageModel
+from throughtime.models.settings import Model
 from throughtime.probe.gradient_flow import backward
 from throughtime.probe.jacobian import recurrent_radii
 from throughtime.probe.system import origin, run, system
-from throughtime.recipe import Model
 
 LAGS, POSITIONS = 100, 32
 SMALL = 0.1

@@ -19,7 +19,7 @@ from throughtime.cells.base import input_matrix
 from throughtime.cells.stack import Stack
 from throughtime.cells.state import State
 from throughtime.gradient.clipping import Clipping
-from throughtime.recipe import Gradient
+from throughtime.gradient.settings import Gradient
 
 ADAM = functools.partial(torch.optim.Adam, fused=True)
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, linear, pad, scaled_dot_product_attention
 
-from throughtime.recipe import Training
 from throughtime.training.budget import learning_rate
 from throughtime.training.optimizer import make_adamw
+from throughtime.training.settings import Training
 
 BYTES = 256
 CHUNK = 64

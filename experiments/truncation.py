@@ -8,7 +8,7 @@ from typing import Any
 
 from common import RUNS, arguments, excerpt, figure, once, outcome, publish, shakespeare, spread, table
 from estimates import WINDOWS, gradients
-from throughtime.recipe import Gradient
+from throughtime.gradient.settings import Gradient
 
 WINDOW, LANES = 16, 32
 WAYS: dict[str, dict[str, Any]] = {

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from throughtime.folder import Description
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Model, Text
+from throughtime.models.settings import Model
 from throughtime.text.corpus import Corpus, Document
+from throughtime.text.settings import Text
 from throughtime.text.tokenizer import fit
 from throughtime.training.display import Display, Moment
 from throughtime.training.run import save_model

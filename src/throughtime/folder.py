@@ -20,7 +20,9 @@ from safetensors.numpy import save
 
 from throughtime.durable import READ_WRITE, replace_file
 from throughtime.errors import ThroughtimeError
-from throughtime.recipe import Model, Recipe, Text, load, read
+from throughtime.models.settings import Model
+from throughtime.recipe import Recipe, load, read
+from throughtime.text.settings import Text
 from throughtime.untrusted import first_finding, open_regular, parse_json, printable, read_file, to_json
 
 FORMAT = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from throughtime.recipe import Model
+from throughtime.models.settings import Model
 
 EMBEDDING, OUTPUT, BIAS = "embedding", "W_o", "b_o"
 """The embedding [V, D], the output layer's matrix [V, H] and its bias [V]."""

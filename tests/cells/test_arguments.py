@@ -22,7 +22,7 @@ from throughtime.engine import choice
 from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.models import output
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Model
+from throughtime.models.settings import Model
 from throughtime.streams.batch import NO_TARGET
 
 ENGINES = ["auto", "torch", "reference"]

@@ -27,7 +27,7 @@ def leaky(monkeypatch):
 
 def test_a_new_cell_runs_sequences_stacks_and_models(leaky):
     from throughtime.models.language import LanguageModel
-    from throughtime.recipe import Model
+    from throughtime.models.settings import Model
 
     assert "leaky" in cells.names()
     model = LanguageModel(Model(cell="leaky", hidden_size=6, layers=2), 5)
@@ -41,7 +41,7 @@ def test_a_new_cell_runs_sequences_stacks_and_models(leaky):
 @pytest.mark.parametrize("setting", ["weight_drop", "recurrent_dropout"])
 def test_a_cell_that_names_no_matrix_refuses_to_drop_there(setting):
     from throughtime.models.language import LanguageModel
-    from throughtime.recipe import Model
+    from throughtime.models.settings import Model
 
     with pytest.raises(SettingError, match=r"a Leaky has no product with its state .* must be 0 for it"):
         LanguageModel(Model(cell="leaky", **{setting: 0.1}), 5)

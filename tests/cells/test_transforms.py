@@ -17,7 +17,7 @@ from throughtime.cells import transforms
 from throughtime.cells.base import Embedded
 from throughtime.models import output
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Model
+from throughtime.models.settings import Model
 
 NAMES = ["gru", "lstm", "mingru"]
 ENGINES = ["auto", "torch", "reference"]

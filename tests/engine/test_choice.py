@@ -13,7 +13,7 @@ from throughtime import cells, engine
 from throughtime.engine import choice
 from throughtime.errors import SettingError
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Model
+from throughtime.models.settings import Model
 
 
 def run(*arguments, wanted):

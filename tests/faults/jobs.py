@@ -14,9 +14,10 @@ from torch import Tensor
 from throughtime import durable
 from throughtime.folder import DESCRIPTION, WEIGHTS
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Model, Text
+from throughtime.models.settings import Model
 from throughtime.text import ids
 from throughtime.text.corpus import Corpus, Document, scan
+from throughtime.text.settings import Text
 from throughtime.text.tokenizer import ByteTokenizer, fit
 from throughtime.training.checkpoint import FACTS, MANIFEST, SUFFIX, Checkpoints
 from throughtime.training.run import load_model, save_model

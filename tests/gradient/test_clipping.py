@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from throughtime.gradient.clipping import FEWEST_NORMS, Clipping
-from throughtime.recipe import Gradient
+from throughtime.gradient.settings import Gradient
 
 
 def parameters_with(*gradients):

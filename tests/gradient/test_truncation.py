@@ -11,10 +11,12 @@ import torch
 from helpers import ArrayTokens
 from throughtime.cells.state import leaves
 from throughtime.gradient import whole
+from throughtime.gradient.settings import Gradient
 from throughtime.gradient.truncation import Position, make_truncation
 from throughtime.models.base import to_tensors
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Gradient, Model, build
+from throughtime.models.settings import Model
+from throughtime.recipe import build
 from throughtime.streams.batches import BatchIndex, SequentialBatches
 
 VOCABULARY, LANES, WINDOW, WINDOWS = 5, 2, 6, 8

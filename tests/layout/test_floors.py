@@ -10,7 +10,19 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "throughtime"
 FLOORS = [
-    {"errors", "durable", "version", "machine", "untrusted", "recipe", "recipes", "folder", "states", "parameters"},
+    {
+        "errors",
+        "durable",
+        "version",
+        "machine",
+        "untrusted",
+        "settings",
+        "recipe",
+        "recipes",
+        "folder",
+        "states",
+        "parameters",
+    },
     {"text"},
     {"streams"},
     {"engine"},
@@ -29,7 +41,8 @@ ABOVE["runtime"] = {*FLOORS[0], "text", "engine"}
 ABOVE["untrusted"] = {"errors"}
 ABOVE["states"] = set()
 ABOVE["parameters"] = {"recipe"}
-ABOVE["recipe"] = {"errors", "version", "untrusted"}
+ABOVE["settings"] = {"errors", "untrusted"}
+ABOVE["recipe"] = {"errors", "version", "untrusted", "settings"}
 ABOVE["durable"] = {"errors", "untrusted"}
 ABOVE["folder"] = {"errors", "durable", "recipe", "untrusted"}
 ENTRANCES = {"__init__", "__main__"}
@@ -39,6 +52,12 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 def module_of(path: Path) -> str:
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def part_of(module: str) -> str:
+    """The part that a module belongs to; the settings of all parts are one, above them."""
+    names = module.split(".")
+    return "settings" if len(names) > 1 and names[1] == "settings" else names[0]
 
 
 def imports(tree: ast.AST, top_level_only: bool = False) -> Iterator[str]:
@@ -58,11 +77,11 @@ def imports(tree: ast.AST, top_level_only: bool = False) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.stem not in ENTRANCES or p.parent != PACKAGE], ids=module_of)
 def test_a_part_imports_only_from_floors_above(path):
-    part = module_of(path).split(".")[0]
+    part = part_of(module_of(path))
     assert part in ABOVE, f"{part} is on no floor: DESIGN names the parts"
     for name in imports(ast.parse(path.read_text())):
         assert name, f"{path.name} imports the package's own entrance"
-        assert name.split(".")[0] in ABOVE[part] | {part}, f"{module_of(path)} must not import throughtime.{name}"
+        assert part_of(name) in ABOVE[part] | {part}, f"{module_of(path)} must not import throughtime.{name}"
 
 
 def test_no_import_cycles():

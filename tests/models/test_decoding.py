@@ -10,7 +10,8 @@ import torch
 from throughtime.errors import ThroughtimeError
 from throughtime.models.decoding import _choose, generate
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Model, Text
+from throughtime.models.settings import Model
+from throughtime.text.settings import Text
 from throughtime.text.tokenizer import fit
 
 

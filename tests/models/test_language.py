@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from throughtime.cells.state import to_arrays
 from throughtime.models import language, output
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Model
+from throughtime.models.settings import Model
 from throughtime.streams.batch import NO_TARGET
 
 SETTINGS = [

@@ -160,7 +160,7 @@ import sys
 import torch
 from throughtime.models import output
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Model
+from throughtime.models.settings import Model
 
 def resident(which):
     (line,) = (line for line in open("/proc/self/status") if line.startswith(which))

@@ -12,10 +12,11 @@ from torch.nn.functional import cross_entropy
 
 from helpers import ArrayTokens
 from throughtime.models.language import LanguageModel
+from throughtime.models.settings import Model
 from throughtime.objective import evaluation
 from throughtime.objective.evaluation import total_nats
-from throughtime.recipe import Model, Text
 from throughtime.text.dataset import prepare
+from throughtime.text.settings import Text
 from throughtime.training.evaluation import InTraining
 
 V = 17

@@ -17,11 +17,11 @@ from throughtime.cells.stack import Stack
 from throughtime.cells.state import leaves, map_state
 from throughtime.errors import ThroughtimeError
 from throughtime.models.language import LanguageModel
+from throughtime.models.settings import Model
 from throughtime.probe.examination import examine
 from throughtime.probe.gradient_flow import gradient_flow, state_norms
 from throughtime.probe.jacobian import layer_jacobians, recurrent_radii
 from throughtime.probe.system import constant_inputs, jacobians, layers, origin, parts, run, shaped, step, system
-from throughtime.recipe import Model
 
 LAGS = 6
 every_cell = pytest.mark.parametrize("name", cells.names())

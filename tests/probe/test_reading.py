@@ -8,9 +8,9 @@ import torch
 
 from throughtime.cells.state import leaves, select_rows
 from throughtime.models.language import LanguageModel
+from throughtime.models.settings import Model
 from throughtime.probe.connectivity import connectivity
 from throughtime.probe.reading import read
-from throughtime.recipe import Model
 
 TOKENS = 11
 

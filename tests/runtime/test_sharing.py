@@ -15,7 +15,7 @@ from helpers import model_folder
 from throughtime import engine, runtime
 from throughtime.errors import ThroughtimeError
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Model
+from throughtime.models.settings import Model
 from throughtime.runtime import Streams
 from throughtime.runtime.network import Network
 

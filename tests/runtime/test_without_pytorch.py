@@ -6,7 +6,8 @@ import pytest
 
 from helpers import without_pytorch
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Model, Text
+from throughtime.models.settings import Model
+from throughtime.text.settings import Text
 from throughtime.text.tokenizer import fit
 from throughtime.training.run import save_model
 

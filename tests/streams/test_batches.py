@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from helpers import counted_tokens
 from throughtime.errors import ThroughtimeError
-from throughtime.recipe import Streams
 from throughtime.streams.batches import BatchIndex, BatchSource, RandomBatches, SequentialBatches, make_stream_batches
+from throughtime.streams.settings import Streams
 
 SEED = 7
 KINDS = [SequentialBatches, RandomBatches]

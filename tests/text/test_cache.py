@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from helpers import damaged
 from throughtime.durable import PARTIAL
 from throughtime.errors import ThroughtimeError
-from throughtime.recipe import Text
 from throughtime.text import dataset, plain
 from throughtime.text import ids as ids_module
 from throughtime.text import tokenizer as tokenizers
 from throughtime.text.cache import cache_folder, hash_of, new_entry, remove_leftovers
 from throughtime.text.dataset import prepare
 from throughtime.text.ids import TokenIds
+from throughtime.text.settings import Text
 
 CONTENT = "the cat sat on the mat, and the rat ate it.\n" * 30
 KINDS = ["byte", "char", "word", "bpe"]

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from helpers import corpus_of
 from throughtime.errors import ThroughtimeError
-from throughtime.recipe import Text
 from throughtime.text import corpus as corpora
 from throughtime.text import plain, tokenizer
 from throughtime.text.corpus import Corpus, open_corpus, read_pieces, scan, split_corpus
 from throughtime.text.corpus import notes as notes_on
 from throughtime.text.plain import read_blocks
+from throughtime.text.settings import Text
 
 SHAKESPEARE = Path(__file__).parents[2].parent / "shared" / "data" / "text" / "shakespeare.txt"
 

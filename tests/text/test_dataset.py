@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from throughtime.errors import SettingError, ThroughtimeError
-from throughtime.recipe import Text
 from throughtime.text import dataset, plain
 from throughtime.text.corpus import open_corpus, scan
 from throughtime.text.dataset import describe, held_out, prepare, tokenise
+from throughtime.text.settings import Text
 
 
 @pytest.fixture(autouse=True)

@@ -15,10 +15,10 @@ from types import SimpleNamespace
 import pytest
 
 from throughtime.errors import ThroughtimeError
-from throughtime.recipe import Text
 from throughtime.text import encodings
 from throughtime.text.dataset import prepare, tokenise
 from throughtime.text.findings import Finding, lines
+from throughtime.text.settings import Text
 from throughtime.text.sources import open_sources
 
 ENGLISH = "He said “it’s fine” — and left… the café.\n" * 20

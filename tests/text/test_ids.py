@@ -9,12 +9,12 @@ from safetensors import safe_open
 from helpers import corpus_of
 from throughtime.errors import ThroughtimeError
 from throughtime.objective.measure import measure
-from throughtime.recipe import Text
 from throughtime.text import corpus as corpora
 from throughtime.text import ids as ids_module
 from throughtime.text import tokenizer
 from throughtime.text.corpus import scan
 from throughtime.text.ids import TokenIds, write_ids
+from throughtime.text.settings import Text
 from throughtime.text.tokenizer import ByteTokenizer
 
 

@@ -7,8 +7,8 @@ import unicodedata
 import pytest
 
 from throughtime.errors import ThroughtimeError
-from throughtime.recipe import Text
 from throughtime.text.prompt import encode_documents
+from throughtime.text.settings import Text
 from throughtime.text.tokenizer import fit
 
 WORDS = "the king saw a queen\nand (the) café was full\n"

@@ -14,11 +14,11 @@ from types import SimpleNamespace
 import pytest
 
 from throughtime.errors import ThroughtimeError
-from throughtime.recipe import Text
 from throughtime.text import plain as plain_module
 from throughtime.text import sources as sources_module
 from throughtime.text.findings import Finding, lines
 from throughtime.text.plain import read_blocks
+from throughtime.text.settings import Text
 from throughtime.text.sources import open_sources
 
 TEXT = b"one line\r\nanother\rand \xc3\xa9\r\n"
@@ -415,7 +415,7 @@ def test_what_cannot_be_read_in_a_folder_is_an_error(tmp_path, locked):
     write("f/a.txt", b"A"), write("f/b.txt", b"B"), write("f/inner/c.txt", b"C")
     Path(locked).chmod(0)
     program = (
-        "import os; from throughtime.recipe import Text; from throughtime.text.sources import open_sources\n"
+        "import os; from throughtime.text.settings import Text; from throughtime.text.sources import open_sources\n"
         "os.setuid(65534)\n"
         "try: open_sources(['f'], Text())\nexcept ValueError as error: print(error)"
     )

@@ -14,8 +14,8 @@ from tokenizers import models, pre_tokenizers
 
 from helpers import damaged
 from throughtime.errors import ThroughtimeError
-from throughtime.recipe import Text
 from throughtime.text import tokenizer as tokenizers
+from throughtime.text.settings import Text
 
 KINDS = ["byte", "char", "word", "bpe"]
 SAMPLE = "the cat's mat, the caf\u00e9 \u4e00\u0416\n  a \U0001f600 it’s\tso; can't <unk>\r\n" * 3

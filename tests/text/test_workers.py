@@ -12,10 +12,10 @@ import time
 import pytest
 
 from throughtime.errors import ThroughtimeError
-from throughtime.recipe import Text
 from throughtime.text import tokenizer, workers
 from throughtime.text.corpus import Piece
 from throughtime.text.dataset import prepare
+from throughtime.text.settings import Text
 from throughtime.text.workers import encoded
 
 TEXT = "the cat sat on the mat; a naïve \u4e00\u4e01 dog's 42 doors\n"
@@ -131,7 +131,7 @@ def test_ctrl_c_ends_all_processes(tmp_path):
     program = (
         "import json, signal, sys\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # off, where the tests run in the background
-        "from throughtime.recipe import Text\n"
+        "from throughtime.text.settings import Text\n"
         "from throughtime.text.dataset import prepare\n"
         "prepare(Text.model_validate(json.loads(sys.argv[1])))"
     )

@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 import throughtime
-from throughtime.recipe import Training, build
+from throughtime.recipe import build
 from throughtime.tasks.registry import make_task
 from throughtime.training.budget import Budget, learning_rate
 from throughtime.training.display import Silence
 from throughtime.training.loop import Trainer
 from throughtime.training.optimizer import Optimizer, make_adamw
 from throughtime.training.ranks import Ranks
+from throughtime.training.settings import Training
 
 TRAINING = Training(steps=100, learning_rate=0.5, warmup=0.2, final_rate=0.1)
 

@@ -13,7 +13,7 @@ import throughtime
 from throughtime.cells.state import map_state
 from throughtime.models.base import to_tensors
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Model
+from throughtime.models.settings import Model
 from throughtime.streams.batch import Batch
 from throughtime.training.display import Silence
 from throughtime.training.signs import VANISHED, Signs, as_facts, gradient_norms, signs, warnings

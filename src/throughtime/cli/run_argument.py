@@ -113,8 +113,8 @@ def open_text(opened: Belongings, text: str | None, encoding: str | None = None)
     """
     from throughtime import folder
     from throughtime.errors import SettingError, ThroughtimeError
-    from throughtime.recipe import Text
     from throughtime.text.dataset import held_out, tokenise
+    from throughtime.text.settings import Text
     from throughtime.untrusted import printable
 
     if encoding is not None and (text is None or opened.tokenizer.kind == "byte"):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from throughtime.recipe import Gradient
+from throughtime.gradient.settings import Gradient
 
 NORMS = 1000
 """Steps that the quantile is over."""

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from throughtime.cells.state import State, detach
+from throughtime.gradient.settings import Gradient
 from throughtime.gradient.whole import back_through
 from throughtime.models.base import SequenceModel, to_tensors
-from throughtime.recipe import Gradient
 from throughtime.streams.batch import Batch, Int64, join_batches
 from throughtime.streams.batches import BatchIndex, BatchSource, Lengths
 

@@ -23,7 +23,7 @@ from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.folder import Description
 from throughtime.models.base import Losses, SequenceModel
 from throughtime.models.output import target_nats
-from throughtime.recipe import Model
+from throughtime.models.settings import Model
 from throughtime.streams.batch import Batch
 
 

@@ -9,7 +9,7 @@ import torch
 
 from throughtime.models.base import SequenceModel
 from throughtime.models.language import LanguageModel
-from throughtime.recipe import Model
+from throughtime.models.settings import Model
 
 MODELS: dict[str, Callable[..., SequenceModel]] = {"language": LanguageModel}
 

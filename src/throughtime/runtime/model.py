@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from throughtime.errors import ThroughtimeError
-from throughtime.recipe import Model as Settings
+from throughtime.models.settings import Model as Settings
 from throughtime.runtime import arguments
 from throughtime.runtime.lanes import STUCK, Choice, Lanes, can_go_on, written
 from throughtime.runtime.network import Network

@@ -10,7 +10,7 @@ import numpy as np
 
 from throughtime import folder as folders
 from throughtime import parameters
-from throughtime.recipe import Model as Settings
+from throughtime.models.settings import Model as Settings
 from throughtime.runtime.network import Floats, Layer, form_of
 from throughtime.text import tokenizer as tokenizers
 from throughtime.text.tokenizer import Tokenizer

@@ -16,8 +16,8 @@ from typing import NamedTuple, Self, final
 import numpy as np
 
 from throughtime.errors import ThroughtimeError
-from throughtime.recipe import Streams
 from throughtime.streams.batch import Batch, Int64, Tokens, empty_batch, fill_lane
+from throughtime.streams.settings import Streams
 
 Lengths = Callable[[np.random.Generator, int], Int64]
 """The lengths of the windows that a lane of so many tokens is cut into; they sum to no more than these."""

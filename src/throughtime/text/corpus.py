@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from throughtime.errors import ThroughtimeError
-from throughtime.recipe import Text
 from throughtime.text import encodings
 from throughtime.text.findings import Finding, lines
 from throughtime.text.plain import BLOCK, changed, read_blocks
+from throughtime.text.settings import Text
 from throughtime.text.sources import open_sources
 from throughtime.untrusted import printable
 

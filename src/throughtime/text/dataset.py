@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from throughtime.errors import SettingError, ThroughtimeError
-from throughtime.recipe import Text
 from throughtime.text import tokenizer as tokenizers
 from throughtime.text.cache import (
     cache_folder,
@@ -24,6 +23,7 @@ from throughtime.text.corpus import Corpus, Document, Scan, oddities, open_corpu
 from throughtime.text.findings import Finding, lines
 from throughtime.text.ids import FORMAT, TokenIds, write_ids
 from throughtime.text.plain import changed
+from throughtime.text.settings import Text
 from throughtime.text.sources import STANDARD_INPUT
 from throughtime.text.tokenizer import Tokenizer
 from throughtime.untrusted import DOCUMENT_BYTES, printable

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, final
 
 from throughtime.errors import ThroughtimeError
-from throughtime.recipe import Text
 from throughtime.text import encodings
 from throughtime.text.cache import cache_folder, entry_name, find_entry, hash_of, new_entry
 from throughtime.text.findings import Finding
+from throughtime.text.settings import Text
 from throughtime.untrusted import open_regular, printable
 
 BLOCK = 1 << 22

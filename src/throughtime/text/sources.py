@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from throughtime.errors import ThroughtimeError
-from throughtime.recipe import Text
 from throughtime.text import plain
 from throughtime.text.cache import cache_base, cache_folder, entry_name, find_entry, hash_of, new_entry
 from throughtime.text.findings import Finding
 from throughtime.text.outputs import is_output, is_output_folder
 from throughtime.text.plain import Source, to_plain
+from throughtime.text.settings import Text
 from throughtime.untrusted import FILE_KINDS, printable
 
 STANDARD_INPUT = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")

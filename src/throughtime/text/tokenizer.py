@@ -20,9 +20,9 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Library
 
 from throughtime.errors import ThroughtimeError
-from throughtime.recipe import Text
 from throughtime.text.cache import hash_of
 from throughtime.text.prompt import opening_of
+from throughtime.text.settings import Text
 from throughtime.untrusted import parse_json, read_text
 
 UNKNOWN = "<unk>"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from throughtime.recipe import Training
+from throughtime.training.settings import Training
 
 
 def learning_rate(training: Training, progress: float) -> float:

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from throughtime import recipe as recipes
 from throughtime.errors import ThroughtimeError
-from throughtime.recipe import Finite, NonNegative, Recipe, Whole
+from throughtime.recipe import Recipe
+from throughtime.settings import Finite, NonNegative, Whole
 from throughtime.training.learner import Counts
 from throughtime.training.watch import Watch
 from throughtime.untrusted import first_finding

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from throughtime.models.base import SequenceModel, count_parameters
-from throughtime.recipe import BUDGETS, Recipe
+from throughtime.recipe import Recipe
 from throughtime.streams.batches import BatchSource
 from throughtime.tasks.base import Data
+from throughtime.training.settings import BUDGETS
 
 
 def introduction(recipe: Recipe, data: Data, source: BatchSource, model: SequenceModel) -> list[str]:

@@ -22,7 +22,8 @@ from throughtime.gradient.truncation import Behind, Position, Truncation, make_t
 from throughtime.machine import memory
 from throughtime.models.base import SequenceModel, count_parameters, to_tensors
 from throughtime.models.registry import make_model
-from throughtime.recipe import NonNegative, Recipe, Whole
+from throughtime.recipe import Recipe
+from throughtime.settings import NonNegative, Whole
 from throughtime.streams.batches import BatchIndex, BatchSource
 from throughtime.tasks.base import Data
 from throughtime.training.budget import learning_rate

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from throughtime.recipe import Training
+from throughtime.training.settings import Training
 
 Arrays = dict[str, Tensor]
 MOMENTS = ("exp_avg", "exp_avg_sq")

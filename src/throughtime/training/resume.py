@@ -18,30 +18,19 @@ from throughtime import engine
 from throughtime import folder as folders
 from throughtime import recipe as recipes
 from throughtime.errors import SettingError, ThroughtimeError
-from throughtime.recipe import Recipe, Training
+from throughtime.recipe import Recipe
 from throughtime.tasks.base import Data
 from throughtime.tasks.registry import make_task
 from throughtime.training.card import CARD, is_ended
 from throughtime.training.checkpoint import Checkpoint, Checkpoints
 from throughtime.training.facts import accepted, recipe_of
 from throughtime.training.ranks import Ranks
+from throughtime.training.settings import Training
 from throughtime.untrusted import printable
 from throughtime.version import VERSION
 
 CHECKPOINTS = "checkpoints"
 MODELS = "best", "last"
-MAY_CHANGE = (
-    "text.sources", "text.valid", "text.test", "text.workers",
-    *(
-        f"training.{name}"
-        for name in (
-            *recipes.BUDGETS, "validations", "patience", "sample_tokens", "nonfinite", "rollback_rate", "threads",
-            "signs_every", "shard", "checkpoint_every", "checkpoint_minutes", "checkpoint_keep",
-            "checkpoint_keep_every",
-        )
-    ),
-)  # fmt: skip
-"""Settings that a run may go on with another value of."""
 
 
 class Resumed(NamedTuple):
@@ -223,7 +212,7 @@ def _refuse_others(folder: Path, recipe: Recipe, wanted: Recipe) -> None:
     differing = [
         f"{name} (was {old!r}, now {new!r})"
         for name, old, new in _differences(recipe, wanted)
-        if name not in MAY_CHANGE
+        if name not in recipes.changeable()
     ]
     if differing:
         raise SettingError(f"{folder} cannot go on with another {', '.join(differing)}; begin a new run for that")

@@ -13,7 +13,7 @@ from typing import final
 
 from pydantic import ConfigDict
 
-from throughtime.recipe import NonNegative, Whole
+from throughtime.settings import NonNegative, Whole
 
 SHARE = 0.1
 """Most of a training's time that its validations take."""

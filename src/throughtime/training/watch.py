@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from throughtime.recipe import Whole
+from throughtime.settings import Whole
 from throughtime.training.validation import Record
 
 

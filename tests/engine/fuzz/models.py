@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from throughtime.folder import RECIPE, TOKENIZER, Description, write_description, write_weights
-from throughtime.recipe import Model, Text, build, to_toml
+from throughtime.models.settings import Model
+from throughtime.recipe import build, to_toml
 from throughtime.runtime.embedded import embed
 from throughtime.runtime.parts import shapes
+from throughtime.text.settings import Text
 from throughtime.text.tokenizer import fit
 
 TEXT = "the cat sat on thé mat\n"
