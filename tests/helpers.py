@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
+from throughtime import cells
 from throughtime.folder import Description
 from throughtime.models.language import LanguageModel
 from throughtime.models.settings import Model
@@ -127,6 +129,24 @@ def model_folder(
     save_model(path, model, {}, description=description)
     (path / "tokenizer.json").write_text(tokenizer.to_json(), "utf-8")
     return path, model
+
+
+@contextmanager
+def leaky_file(folder: Path) -> Iterator[Path]:
+    """The example of CONTRIBUTING as leaky.py in a folder; what importing it did is undone at the end."""
+    guide = (Path(__file__).resolve().parents[1] / "CONTRIBUTING.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    (folder / "leaky.py").write_text(code)
+    try:
+        yield folder / "leaky.py"
+    finally:
+        forget_leaky()
+
+
+def forget_leaky() -> None:
+    """What a new process would not know."""
+    cells.unregister("leaky")
+    sys.modules.pop("leaky", None)
 
 
 def forge(place: Path, name: str, content: bytes) -> None:

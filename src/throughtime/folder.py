@@ -193,7 +193,7 @@ def write_weights(folder: Path, arrays: Mapping[str, Floats], held: str = "float
     """
     entries: dict[str, NDArray[Any]] = {}
     for name, array in arrays.items():
-        entries[name] = np.ascontiguousarray(array, np.float32)
+        entries[name] = np.asarray(array, np.float32, order="C")
         if held == "int8" and array.ndim == 2:
             entries[name], entries[name + SCALE] = whole_numbers(entries[name])
     replace_file(folder / WEIGHTS, save(entries, {CHECKSUM: _checksum(entries)}), mode)

@@ -1,12 +1,15 @@
 """The contract of a cell, over every registered cell, each of its engines, and stacks of it.
 
-A new cell enters this suite by being registered. Comparisons are in float64; what kernels give, in float32, is held
-against the same numbers in float64.
+A new cell enters this suite by being registered; one of another package by its name, MODULE:CLASS, in the environment
+variable CELLS. Comparisons are in float64; what kernels give, in float32, is held against the same numbers in float64.
 """
 
 from __future__ import annotations
 
 import copy
+import os
+import re
+from importlib import import_module
 from itertools import pairwise
 
 import pytest
@@ -14,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+import matrix_memory
 from throughtime import cells, engine
 from throughtime.cells import native
 from throughtime.cells.base import Embedded
@@ -31,6 +35,10 @@ OPTIONS = {
     "minlstm": [{}, {"candidate": "positive", "forget_bias": 1.0}],
 }
 SIZES = [(1, 1), (7, 63), (63, 7)]
+OUTSIDE = [matrix_memory.NAME, *os.environ.get("CELLS", "").split()]
+for outside in OUTSIDE:
+    import_module(outside.partition(":")[0])
+NAMES = [*cells.names(), *OUTSIDE]
 
 
 needs_kernels = pytest.mark.skipif(not engine.levels(), reason="no engine")
@@ -49,11 +57,11 @@ VARIANTS = [
         id="-".join([name, *map(str, options.values()), engine]),
         marks=needs_kernels if engine == "native" else (),
     )
-    for name in cells.names()
+    for name in NAMES
     for options in OPTIONS.get(name, [{}])
     for engine in engines(name)
 ]
-RECURRENT = [name for name in cells.names() if cells.family(name).cell.recurrent]
+RECURRENT = [name for name in NAMES if cells.family(name).cell.recurrent]
 every_variant = pytest.mark.parametrize(("name", "options", "engine"), VARIANTS)
 every_masked_variant = pytest.mark.parametrize(
     ("name", "options", "engine"), [variant for variant in VARIANTS if variant.values[0] in RECURRENT]
@@ -115,16 +123,24 @@ def loop(cell, x_TBD, state, reset_TB=None, gradient_scale_TB=None):
     outputs = []
     for t, x_BD in enumerate(x_TBD):
         if gradient_scale_TB is not None:
-            column = gradient_scale_TB[t][:, None]
-            state = map_state(lambda array, c=column: array.detach() + c * (array - array.detach()), state)
-        if reset_TB is not None:
-            column = reset_TB[t][:, None]
             state = map_state(
-                lambda old, new, c=column: torch.where(c, new, old), state, cell.initial_state(x_TBD.shape[1])
+                lambda array, c_B=gradient_scale_TB[t]: array.detach() + column(c_B, array) * (array - array.detach()),
+                state,
+            )
+        if reset_TB is not None:
+            state = map_state(
+                lambda old, new, c_B=reset_TB[t]: torch.where(column(c_B, old), new, old),
+                state,
+                cell.initial_state(x_TBD.shape[1]),
             )
         y_BH, state = cell.step(x_BD, state)
         outputs.append(y_BH)
     return torch.stack(outputs), state
+
+
+def column(mark_B, array):
+    """A number a lane, to be multiplied with an array of any further shape."""
+    return mark_B.reshape(-1, *[1] * (array.dim() - 1))
 
 
 def everything(cell, x_TBD, state, outcome) -> dict[str, Tensor]:
@@ -429,7 +445,7 @@ def test_arrays_may_lie_anywhere(name, options, engine):
     reset_TB, gradient_scale_TB = marks()
     dense = everything(cell, x_TBD, state, cell(x_TBD, state, reset_TB, gradient_scale_TB))
     strewn_x = x_TBD.transpose(0, 1).contiguous().transpose(0, 1)
-    strewn_state = map_state(lambda array: array.repeat_interleave(2, dim=1)[:, ::2], state)
+    strewn_state = map_state(lambda array: array.repeat_interleave(2, dim=-1)[..., ::2], state)
     strewn_marks = (array.T.contiguous().T for array in (reset_TB, gradient_scale_TB))
     found = everything(cell, x_TBD, state, cell(strewn_x, strewn_state, *strewn_marks))
     assert not strewn_x.is_contiguous()
@@ -583,7 +599,8 @@ def test_wrong_shapes_are_named(name, options, engine):
         cell(x_TBD[..., :4], state)
     with pytest.raises(ValueError, match=r"reset_TB should have shape \[7, 3\], got \[7, 2\]"):
         cell(x_TBD, state, torch.zeros(7, 2, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"a state should have shape \[2, 6\], got \[3, 6\]"):
+    row = list(leaves(state)[0].shape[1:])
+    with pytest.raises(ValueError, match=re.escape(f"a state should have shape {[2, *row]}, got {[3, *row]}")):
         cell(x_TBD[:, :2], state)
     with pytest.raises(ValueError, match=r"rows_VD should have shape \[V, 5\], got \[3, 4\]"):
         cell(Embedded(x_TBD[0, :, :4], torch.zeros(T, 3, dtype=torch.long)), state)
@@ -602,7 +619,7 @@ def test_masks_of_the_wrong_shape_are_named(name, options, engine):
     cell(x_TBD, state, masks=Masks(weights, state_BH))
 
 
-@pytest.mark.parametrize("name", sorted(set(cells.names()) - set(RECURRENT)))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(RECURRENT)))
 def test_a_cell_without_a_product_refuses_masks(name):
     cell = cells.create(name, 5, 6)
     with pytest.raises(SettingError, match="has no product with its state"):
@@ -612,7 +629,7 @@ def test_a_cell_without_a_product_refuses_masks(name):
             Stack([cell], **{setting: 0.1})
 
 
-@pytest.mark.parametrize("name", cells.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_the_same_seed_gives_the_same_cell(name):
     first, second, third = (cells.create(name, 5, 6, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     pairs = zip(first.parameters(), second.parameters(), third.parameters(), strict=True)
@@ -621,8 +638,11 @@ def test_the_same_seed_gives_the_same_cell(name):
     assert not all(same for _, same in alike)
 
 
-@pytest.mark.parametrize("name", cells.names())
-@pytest.mark.parametrize("engine", ["auto", "reference", pytest.param("native", marks=needs_kernels)])
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [(name, engine) for name in NAMES for engine in ("auto", "reference")]
+    + [pytest.param(name, "native", marks=needs_kernels) for name in NAMES if cells.family(name).native],
+)
 def test_a_stack_is_its_layers_one_above_the_other(name, engine):
     stack = Stack([build(name, {}, engine, size, 6) for size in (5, 6, 6)])
     x_TBD, state = draw(stack)
@@ -645,7 +665,7 @@ def test_a_stack_is_its_layers_one_above_the_other(name, engine):
     assert_same(to_arrays(stepped), to_arrays(whole_after))
 
 
-@pytest.mark.parametrize("name", cells.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_dropout_falls_between_layers_and_only_with_noise(name):
     generator = torch.Generator().manual_seed(3)
     stack = Stack([cells.create(name, size, 64, generator=generator) for size in (5, 64)], dropout=0.5).eval()
@@ -691,7 +711,7 @@ def test_layers_must_fit():
         Stack([cells.create("gru", 5, 6), cells.create("gru", 5, 6)])
 
 
-@pytest.mark.parametrize("name", cells.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_every_cell_says_its_equations(name):
     cell = cells.family(name).cell
     assert "h_t" in cell.equations

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+import sys
 
 import pytest
 import torch
 from torch import nn
 
+import matrix_memory
+from helpers import leaky_file
 from throughtime import cells
-from throughtime.cells import base
+from throughtime.cells.base import GatedCell
+from throughtime.cells.outside import import_cells, registered_by
 from throughtime.errors import SettingError
 
 
 @pytest.fixture
-def leaky(monkeypatch):
-    """The cell that CONTRIBUTING adds."""
-    monkeypatch.setattr(base, "_FAMILIES", dict(base._FAMILIES))
-    guide = (Path(__file__).resolve().parents[2] / "CONTRIBUTING.md").read_text("utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
-    names = {}
-    exec(code, names)
-    return names["Leaky"]
+def leaky(tmp_path):
+    """The cell that CONTRIBUTING adds, imported from a file as its reader would."""
+    with leaky_file(tmp_path) as path:
+        assert import_cells(str(path)) == ["leaky:Leaky"]
+        yield cells.family("leaky").cell
 
 
 def test_a_new_cell_runs_sequences_stacks_and_models(leaky):
@@ -50,6 +49,77 @@ def test_a_cell_that_names_no_matrix_refuses_to_drop_there(setting):
 def test_a_name_is_taken_once(leaky):
     with pytest.raises(ValueError, match="there is a cell 'leaky' already"):
         cells.register("leaky")(leaky)
+
+
+def test_a_name_is_free_again_after_unregister_and_has_no_colon(leaky):
+    cells.unregister("leaky")
+    assert "leaky" not in cells.names()
+    assert cells.register("leaky")(leaky) is leaky
+    with pytest.raises(ValueError, match="the name of a cell has no colon, got 'a:b'"):
+        cells.register("a:b")(leaky)
+
+
+def test_the_class_of_an_imported_module_is_a_name_too(leaky):
+    assert cells.family("leaky:Leaky") is cells.family("leaky")
+    assert isinstance(cells.create("leaky:Leaky", 3, 4), leaky)
+    assert cells.family("matrix_memory:MatrixMemory").cell is matrix_memory.MatrixMemory
+    assert matrix_memory.NAME not in cells.names()
+
+
+@pytest.mark.usefixtures("leaky")
+def test_a_cell_knows_where_it_came_from(tmp_path):
+    assert registered_by("leaky") == registered_by("leaky:Leaky") == str(tmp_path / "leaky.py")
+    assert registered_by(matrix_memory.NAME) == "matrix_memory"
+    assert registered_by("lstm") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere:Leaky", "the cell 'nowhere:Leaky' is not registered: nowhere defines it; add --import nowhere"),
+        ("os:path", "there is no cell 'os:path': the module os has no such class of cells"),
+        ("os:system", "the module os has no such class"),
+        ("__main__:Leaky", "is of the script itself; register it"),
+        ("throughtime.cells.base:GatedCell", "has no such class of cells"),
+        ("throughtime:train", "has no such class of cells"),
+    ],
+)
+def test_a_name_with_a_module_finds_classes_of_cells_alone(name, message):
+    assert issubclass(GatedCell, cells.Cell)
+    with pytest.raises(SettingError, match=message):
+        cells.family(name)
+
+
+def test_what_registered_a_cell_is_named_where_it_is_not_there():
+    with pytest.raises(
+        SettingError, match=r"the cell 'mine' is not registered: a/b.py defines it; add --import a/b.py"
+    ):
+        cells.family("mine", "a/b.py")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "named", "message"),
+    [
+        (None, "", "no_such_module", "there is no module 'no_such_module' on Python's path"),
+        (None, "", "no.such", "there is no module 'no.such' on Python's path"),
+        (None, "", "gone.py", "there is no file gone.py to import"),
+        ("here.py", "", "here", "a file is named as one: --import here.py"),
+        ("random.py", "", "random.py", "there is another module 'random' already; rename the file"),
+        ("bad.py", "1 / 0", "bad.py", "cannot import bad.py: ZeroDivisionError: division by zero"),
+        ("worse.py", "def", "worse.py", "cannot import worse.py: SyntaxError"),
+        ("needs.py", "import no_such_module", "needs.py", "cannot import needs.py: No module named 'no_such_module'"),
+    ],
+)
+def test_what_cannot_be_imported_is_said_in_a_line(tmp_path, monkeypatch, file, content, named, message):
+    monkeypatch.chdir(tmp_path)
+    if file:
+        (tmp_path / file).write_text(content)
+    before = set(sys.modules)
+    with pytest.raises(SettingError) as raised:
+        import_cells(named)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert named.removesuffix(".py") not in set(sys.modules) - before
 
 
 @pytest.mark.usefixtures("leaky")

@@ -38,8 +38,8 @@ FLOORS = [
 ]
 ABOVE = {part: set().union(*FLOORS[:level]) for level, floor in enumerate(FLOORS) for part in floor}
 ABOVE["runtime"] = {*FLOORS[0], "text", "engine"}
-ABOVE["untrusted"] = {"errors"}
 ABOVE["states"] = set()
+ABOVE["untrusted"] = {"errors"}
 ABOVE["parameters"] = {"recipe"}
 ABOVE["settings"] = {"errors", "untrusted"}
 ABOVE["recipe"] = {"errors", "version", "untrusted", "settings"}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+import matrix_memory
 from helpers import ArrayTokens
 from throughtime.models.language import LanguageModel
 from throughtime.models.settings import Model
@@ -57,7 +58,7 @@ def plain_loop(model, text):
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 7, 64, 1000])
-@pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["elman", "gru", "lstm", matrix_memory.NAME])
 def test_the_figure_does_not_depend_on_the_lanes(cell, lanes, monkeypatch):
     monkeypatch.setattr(evaluation, "WINDOW", 16)
     model, text = model_of(cell, layers=2), text_of(700, (0, 90, 91, 500))
@@ -87,6 +88,20 @@ class Counted:
     def advance(self, inputs_TB, *rest):
         self.tokens += inputs_TB.size
         return self._model.advance(inputs_TB, *rest)
+
+
+@pytest.mark.parametrize("kept", [1 << 26, 4000])
+def test_states_of_any_shape_meet_as_states_of_units_do(kept, monkeypatch):
+    """A memory that decays by 0.88 a step is read little more than once, on all lanes."""
+    monkeypatch.setattr(evaluation, "WINDOW", 32)
+    monkeypatch.setattr(evaluation, "STATES_KEPT_BYTES", kept)
+    model, text = model_of(matrix_memory.NAME), text_of(4001, (0, 90, 3000))
+    counted = Counted(model)
+    assert total_nats(counted, text, 8)[0] == pytest.approx(plain_loop(model, text).sum(), rel=1e-6)
+    assert counted.lanes[0] == 8
+    assert 1 not in counted.lanes
+    if kept > 4000:
+        assert counted.tokens < 4000 * 1.5
 
 
 def latched():

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.autograd.functional import jacobian
 
+import matrix_memory
 from probe import known
 from throughtime import cells
 from throughtime.cells.base import GatedCell
@@ -24,12 +25,17 @@ from throughtime.probe.jacobian import layer_jacobians, recurrent_radii
 from throughtime.probe.system import constant_inputs, jacobians, layers, origin, parts, run, shaped, step, system
 
 LAGS = 6
-every_cell = pytest.mark.parametrize("name", cells.names())
+every_cell = pytest.mark.parametrize("name", [*cells.names(), matrix_memory.NAME])
 every_depth = pytest.mark.parametrize("depth", [1, 2])
 
 
 def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def row(arrays):
+    """The arrays of one lane, one behind the other."""
+    return torch.cat([array.flatten() for array in arrays])
 
 
 def moved(module):
@@ -59,7 +65,7 @@ def test_jacobians_are_those_of_autograd(name, depth):
 
         def after(s_N, x_D=x_D):
             _, state = exact.step(x_D[None], shaped(map_, s_N[None]))
-            return torch.cat(leaves(state), 1)[0]
+            return row(leaves(state))
 
         assert torch.allclose(found_NN, jacobian(after, s_N), atol=1e-12)
 
@@ -94,9 +100,7 @@ def test_the_flow_of_the_gradient_is_that_of_autograd(name, depth, tied):
             logits_TBV, _ = model(ids_T[t + 1 - lag : t + 1, None], start)
             loss = -logits_TBV[-1, 0].log_softmax(0)[ids_T[t + 1]]
             for layer, state in enumerate(start):
-                gradient = torch.cat(
-                    torch.autograd.grad(loss, leaves(state), retain_graph=True, materialize_grads=True), 1
-                )
+                gradient = row(torch.autograd.grad(loss, leaves(state), retain_graph=True, materialize_grads=True))
                 norms_KLB[lag - 1, layer, place] = gradient.norm()
     for layer, norms in enumerate(found.loss):
         assert norms.geometric_K == pytest.approx(norms_KLB[:, layer].log().mean(1).exp().numpy())
@@ -188,7 +192,7 @@ def test_everything_is_found_of_every_cell(name):
     for point_N, fixed in zip(found.fixed.points_FN, found.fixed.fixed_F, strict=True):
         state = shaped(system(model), torch.from_numpy(point_N)[None])
         _, after = copy.deepcopy(model).double().step(torch.tensor([3]), state)
-        assert not fixed or torch.allclose(torch.cat(leaves(after), 1)[0], torch.from_numpy(point_N), atol=1e-6)
+        assert not fixed or torch.allclose(row(leaves(after)), torch.from_numpy(point_N), atol=1e-6)
     # The converse does not hold: a search may find the point that a path creeps to.
     assert found.fixed.stable_F.any() or found.alone.verdict != "point attractor"
     for layer, cell in zip(found.layers, model.stack.cells, strict=True):

@@ -317,7 +317,7 @@ def choices(logits, draws=4000, **choice):
     _, layer = made("gru", 2, 3, {})
     network = Network([layer], rng.normal(size=(len(logits), 2)).astype(np.float32), (
         np.zeros((len(logits), 3), np.float32), np.asarray(logits, np.float32)))  # fmt: skip
-    sampler = Network.sampler(len(logits), **USUAL | {"allowed": None} | choice)
+    sampler = network.sampler(**USUAL | {"allowed": None} | choice)
     first = np.asarray(logits, np.float32)[None, None].copy()
     drawn = network.generate(first, network.initial_state(1), [sampler], draws)
     return np.bincount(drawn[:, 0], minlength=len(logits)) / draws
@@ -377,7 +377,7 @@ def test_the_twins_draw_the_same(choice):
 def test_where_nothing_is_allowed_nothing_is_drawn():
     _, layer = made("gru", 2, 3, {})
     network = Network([layer], np.zeros((2, 2), np.float32), (np.zeros((2, 3), np.float32), np.zeros(2, np.float32)))
-    samplers = [Network.sampler(2, **USUAL, allowed=mask) for mask in (np.zeros(2, np.uint8), None)]
+    samplers = [network.sampler(**USUAL, allowed=mask) for mask in (np.zeros(2, np.uint8), None)]
     state, logits = (np.full((2, 3), 0.5, np.float32),), np.zeros((1, 2, 2), np.float32)
     drawn = network.generate(logits, state, samplers, 5)
     assert drawn[:, 0].tolist() == [-1] * 5

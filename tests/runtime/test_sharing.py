@@ -17,7 +17,6 @@ from throughtime.errors import ThroughtimeError
 from throughtime.models.language import LanguageModel
 from throughtime.models.settings import Model
 from throughtime.runtime import Streams
-from throughtime.runtime.network import Network
 
 TEXT = "the cat sat on the mat, and the rat ate it.\n"
 
@@ -77,8 +76,8 @@ def test_what_a_copy_of_streams_is_made_of_does_not_change_with_them(model):
 
 @pytest.mark.skipif(engine.level() is None, reason="there are no kernels here")
 def test_a_sampler_in_use_is_refused(model):
-    sampler = Network.sampler(
-        model.vocabulary_size, temperature=1.0, top_k=0, top_p=0.9, min_p=0.0, repetition_penalty=1.0, seed=0,
+    sampler = model.network.sampler(
+        temperature=1.0, top_k=0, top_p=0.9, min_p=0.0, repetition_penalty=1.0, seed=0,
         allowed=None,
     )  # fmt: skip
     logits, state = np.zeros((1, 2, model.vocabulary_size), np.float32), model.network.initial_state(2)

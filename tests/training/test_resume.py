@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import matrix_memory
 import throughtime
 from helpers import Cut, PowerCutError, forge
 from throughtime import recipe as recipes
@@ -38,6 +39,7 @@ KINDS = {
     "cuts": {"gradient": {"truncation": "random", "cut": 0.05, "cut_end": 0.3}},
     "whole epochs": {"gradient": {"truncation": "none"}, "model": {"dropout": 0.2}},
     "documents": {"text": {"separator": "jugs"}},
+    "states of other shapes": {"gradient": {"reach": 20}, "model": {"cell": matrix_memory.NAME, "layers": 2}},
 }
 
 
@@ -113,6 +115,17 @@ def goes_on(text, uncut, tmp_path_factory, data):
 @given(data=st.data())
 def test_a_run_that_was_cut_comes_out_as_the_one_that_was_not(text, uncut, tmp_path_factory, data):
     goes_on(text, uncut, tmp_path_factory, data)
+
+
+def test_a_cell_whose_state_is_no_matrix_of_units_is_carried_over_a_cut(text, uncut, tmp_path):
+    kind = "states of other shapes"
+    folder = cut_run(text, tmp_path / "run", kind, 11, every=4)
+    arrays = Checkpoints(folder / "checkpoints").newest().checkpoint.arrays["position"]
+    shapes = {name: list(array.shape) for name, array in arrays.items()}
+    assert shapes["state.1.memory_BHK"] == shapes["behind.0.state.1.memory_BHK"] == [3, 8, 3]
+    assert shapes["state.1.mass_B"] == [3]
+    throughtime.resume(folder)
+    assert_same(outcome(folder), outcome(uncut(kind)))
 
 
 @pytest.mark.slow

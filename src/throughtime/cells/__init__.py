@@ -2,9 +2,10 @@
 
 # Each of these files registers its cell.
 from throughtime.cells import elman, gru, layernorm_gru, layernorm_lstm, lstm, mingru, minlstm
-from throughtime.cells.base import Cell, create, family, names, register
+from throughtime.cells.base import Cell
 from throughtime.cells.bidirectional import Bidirectional
 from throughtime.cells.masks import Masks
+from throughtime.cells.registry import create, family, names, register, unregister
 from throughtime.cells.stack import Stack
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "minlstm",
     "names",
     "register",
+    "unregister",
 ]

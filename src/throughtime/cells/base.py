@@ -1,17 +1,15 @@
-"""The contract of a cell, and the registry that a cell joins.
+"""The contract of a cell.
 
-A new cell is a class with `initial_state` and `step`, and one line of registration; everything else (sequences, resets
-inside a window, scaled gradients, stacks, tests, the command line) works from those two.
+A new cell is a class with `initial_state` and `step`, and one line of registration (`registry`); everything else
+(sequences, resets inside a window, scaled gradients, stacks, tests, the command line) works from those two.
 
 Axes: T time, B batch (lane), D input, H hidden, G gates, V rows of a table.
 """
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, ClassVar, NamedTuple, final
 
@@ -23,14 +21,14 @@ from throughtime import engine as engines
 from throughtime.cells import checking, native, transforms
 from throughtime.cells.lengths import Lengths, run_lanes
 from throughtime.cells.masks import Masks
+from throughtime.cells.registry import Family, create, family, names, register
 from throughtime.cells.sequence import Unroll, unroll_steps
 from throughtime.cells.state import State
 from throughtime.cells.weights import input_matrix, recurrent_matrix, whole_size
-from throughtime.engine.forms import FORMS, Form
+from throughtime.engine.forms import Form
 from throughtime.errors import SettingError
 
 __all__ = [
-    "ENGINES",
     "Cell",
     "Embedded",
     "Family",
@@ -44,8 +42,6 @@ __all__ = [
     "register",
     "unroll_steps",
 ]
-
-ENGINES = ("auto", "native", "torch", "reference")
 
 
 class Embedded(NamedTuple):
@@ -232,12 +228,11 @@ class Cell(nn.Module, ABC):
         return linear(hidden_BH, self.recurrent_weights(masks))
 
     @final
-    def zeros(self, batch_size: int) -> Tensor:
-        """Zeros of shape [B, H] where the parameters are, for an initial state."""
+    def zeros(self, batch_size: int, row: Sequence[int] | None = None) -> Tensor:
+        """Zeros where the parameters are, for an initial state: [B, H], or [B, *row]."""
+        shape = (batch_size, *((self.hidden_size,) if row is None else row))
         like = self.any_parameter()  # which may be dealt to several processes; a state never is
-        if like is None:
-            return torch.zeros(batch_size, self.hidden_size)
-        return torch.zeros(batch_size, self.hidden_size, dtype=like.dtype, device=like.device)
+        return torch.zeros(shape) if like is None else torch.zeros(shape, dtype=like.dtype, device=like.device)
 
     @final
     def any_parameter(self) -> Tensor | None:
@@ -297,102 +292,3 @@ def _checked(step: Callable[..., tuple[Tensor, State]]) -> Callable[..., tuple[T
         return y_BH, after
 
     return checked
-
-
-@dataclass(frozen=True)
-class Family:
-    """A registered cell: its class, and the faster forms of its equations, where there are any."""
-
-    cell: type[Cell]
-    fused: Unroll | None = None
-    """PyTorch's."""
-    native: Form | None = None
-    """A kernel's."""
-
-
-_FAMILIES: dict[str, Family] = {}
-
-
-def register(name: str, fused: Unroll | None = None, native: bool = False) -> Callable[[type[Cell]], type[Cell]]:
-    """Class decorator: make a cell known by a name to recipes, the command line and the tests.
-
-    Args:
-        name: what it is called.
-        fused: PyTorch's form of its equations, if any.
-        native: whether there is a kernel; `engine.forms` then says which, under this name.
-    """
-
-    def enter(cell: type[Cell]) -> type[Cell]:
-        if name in _FAMILIES:
-            raise ValueError(f"there is a cell {name!r} already: {_FAMILIES[name].cell.__qualname__}")
-        if native:
-            cell.form = FORMS[name]
-        _FAMILIES[name] = Family(cell, fused, cell.form)
-        return cell
-
-    return enter
-
-
-def names() -> list[str]:
-    """The registered cells."""
-    return sorted(_FAMILIES)
-
-
-def family(name: str) -> Family:
-    """The registration under a name.
-
-    Raises:
-        SettingError: where there is none.
-    """
-    if name not in _FAMILIES:
-        raise SettingError(f"there is no cell {name!r}; there are {', '.join(names())}")
-    return _FAMILIES[name]
-
-
-def create(
-    name: str,
-    input_size: int,
-    hidden_size: int,
-    *,
-    engine: str = "auto",
-    precision: str = "float32",
-    **options: Any,
-) -> Cell:
-    """A cell by its registered name.
-
-    Args:
-        name: one of `names()`.
-        input_size: D.
-        hidden_size: H.
-        engine: `native` the kernel, `torch` PyTorch's fused form, `reference` the cell's own step, `auto` the first of
-            these that there is. Where the package was installed without kernels, `native` runs as `auto` does there;
-            the cell's `engine` and `reason` say what runs.
-        precision: `float32`, or `bf16` for the products of the native form.
-        options: what the cell's class takes, such as `forget_bias`; `generator` seeds the initial parameters.
-
-    Raises:
-        SettingError: where the name, the engine or an option is unknown.
-    """
-    registered = family(name)
-    known = [option for option in inspect.signature(registered.cell).parameters if not option.endswith("_size")]
-    for option in options:
-        if option not in known:
-            raise SettingError(f"the cell {name} has no option {option!r}; it has {', '.join(known)}")
-    if engine not in ENGINES:
-        raise SettingError(f"engine must be {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, got {engine!r}")
-    if precision not in engines.PRECISIONS:
-        raise SettingError(f"precision must be {' or '.join(engines.PRECISIONS)}, got {precision!r}")
-    if registered.native is None and engine == "native":
-        raise SettingError(f"the cell {name} cannot run native: it has no kernel; use engine auto")
-    if engine == "torch" and registered.fused is None:
-        raise SettingError(f"PyTorch has no fused form of the cell {name}; use engine auto or reference")
-    engines.level()  # says so now where the environment names one that is not there
-    cell = registered.cell(input_size, hidden_size, **options)
-    cell._asked = engine
-    if registered.fused is not None and engine != "reference":
-        cell._unroll = registered.fused
-    if registered.native is not None and engine in ("auto", "native"):
-        cell._form, cell.precision = registered.native, precision
-    elif precision != "float32":
-        raise SettingError(f"precision {precision} needs the native engine, and the cell {name} runs on {cell.engine}")
-    return cell

@@ -155,12 +155,16 @@ class Stack(nn.Module):
         """A state for each layer, which the layer checks."""
         cells = self.layers()
         given = [state] if isinstance(state, Tensor) else state
-        first = cells[0]
-        stacked = isinstance(given, tuple | list) and all(
-            isinstance(array, Tensor) and array.dim() == 3 and len(array) == len(cells) for array in given
+        rows = checking.expected(cells[0]).rows
+        stacked = (
+            isinstance(given, tuple | list)
+            and len(given) == len(rows)
+            and all(
+                isinstance(array, Tensor) and array.dim() == len(row) + 2 and len(array) == len(cells)
+                for array, row in zip(given, rows, strict=True)
+            )
         )
-        arrays = len(checking.expected(first).rows) if isinstance(first, Cell) else 0
-        if stacked and given and len(given) == arrays:
+        if stacked:
             return [tuple(array[level] for array in given) for level in range(len(cells))]
         if len(cells) == 1 and not (type(state) in (tuple, list) and len(state) == 1):
             return [state]

@@ -6,6 +6,7 @@ states. The functions here take either.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -43,6 +44,11 @@ def leaves(state: State) -> list[Tensor]:
     if isinstance(state, Tensor):
         return [state]
     return [leaf for part in state for leaf in leaves(part)]
+
+
+def as_rows(array: Tensor) -> Tensor:
+    """An array of a state as one row a lane, [B, N], whatever its shape."""
+    return array.reshape(len(array), math.prod(array.shape[1:]))
 
 
 def batch_size(state: State) -> int:

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from throughtime.cli.run_argument import (
-    Opened,
     encoding_option,
-    open_run_or_pytorch,
+    import_option,
+    open_run,
     open_text,
     run_argument,
     text_argument,
@@ -24,6 +24,7 @@ from throughtime.cli.streams import say, say_json
 @encoding_option
 @click.option("--lanes", metavar="N", type=click.IntRange(min=1), help="Parts read at once; default: by length.")
 @weights_option
+@import_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def command(
     run: Path, text: str | None, encoding: str | None, lanes: int | None, weights: str | None, as_json: bool
@@ -34,18 +35,12 @@ def command(
     depend on --lanes, only the time does. Bits per byte are of the text, whatever a token is: where the vocabulary
     lacks a token, spelling it is charged.
     """
-    opened = open_run_or_pytorch(run, weights)
+    opened = open_run(run, weights)
     name, ids = open_text(opened, text, encoding)
 
-    from throughtime.objective.evaluation import Predictor, evaluate
+    from throughtime.objective.evaluation import evaluate
 
-    if isinstance(opened, Opened):
-        predictor: Predictor = opened.model.network
-    else:
-        from throughtime.training.evaluation import InTraining
-
-        predictor = InTraining(opened.model)
-    found, kind = evaluate(predictor, ids, lanes), opened.tokenizer.kind
+    found, kind = evaluate(opened.model.network, ids, lanes), opened.tokenizer.kind
     if as_json:
         say_json({"text": name, **found.as_dict()})
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from throughtime.cli.output import new_file, sum_up
-from throughtime.cli.run_argument import encoding_option, open_text, run_argument, text_argument
+from throughtime.cli.run_argument import encoding_option, import_option, open_text, run_argument, text_argument
 from throughtime.cli.streams import say_error, say_json
 
 REPORT = "report.html"
@@ -17,6 +17,7 @@ REPORT = "report.html"
 @run_argument
 @text_argument
 @encoding_option
+@import_option
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="The page; default: RUN/report.html.")
 @click.option("--force", is_flag=True, help="Write over whatever FILE is, not over an older report alone.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as one JSON object on standard output.")

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from throughtime.runtime import Model
     from throughtime.text.ids import TokenIds
     from throughtime.text.tokenizer import Tokenizer
-    from throughtime.training.run import Loaded
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 run_argument: Decorator = click.argument("run", type=click.Path(path_type=Path))
@@ -52,6 +51,30 @@ def utf8(_: click.Context, __: click.Parameter, given: Any) -> Any:
     return given
 
 
+def _import(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    if names:
+        from throughtime.cells.outside import import_cells
+
+        return tuple(cell for name in names for cell in import_cells(name))
+    return ()
+
+
+def importing(exposed: bool) -> Decorator:
+    """The option --import; where it is exposed, the command gets the names of the cells as `imported`."""
+    return click.option(
+        "--import",
+        "imported",
+        metavar="MODULE|FILE.py",
+        multiple=True,
+        callback=_import,
+        expose_value=exposed,
+        help="Import a module that defines cells; may be repeated.",
+    )
+
+
+import_option: Decorator = importing(exposed=False)
+
+
 class Opened(NamedTuple):
     """A model that runs, and what belongs to it."""
 
@@ -83,26 +106,31 @@ class Belongings(Protocol):
     def folder(self) -> Path: ...
 
 
-def open_run(run: Path, weights: str | None = None) -> Opened:
-    """The model that a command works with."""
-    from throughtime import folder, runtime
+def load_model(run: Path, weights: str | None = None) -> Model:
+    """The model in RUN: on the kernels of the runtime, or on PyTorch where its cell has none.
 
-    place = folder.find(run)
-    return Opened(runtime.load(run, weights), folder.recipe_beside(place), place.folder)
-
-
-def open_run_or_pytorch(run: Path, weights: str | None) -> Opened | Loaded:
-    """The same; where the cell has no kernel, the model in PyTorch."""
+    Raises:
+        SettingError: where the cell has no kernel and `weights` asks for a form that only kernels have.
+    """
+    from throughtime import runtime
     from throughtime.runtime.network import NoKernelError
 
     try:
-        return open_run(run, weights)
-    except NoKernelError:
+        return runtime.load(run, weights)
+    except NoKernelError as error:
         if weights is not None:
-            raise
-        from throughtime.training.run import load
+            raise NoKernelError(f"{error}; leave --weights {weights} out") from None
+    from throughtime.training.run import load_runtime
 
-        return load(run)
+    return load_runtime(run)
+
+
+def open_run(run: Path, weights: str | None = None) -> Opened:
+    """The model that a command works with, and its recipe."""
+    from throughtime import folder
+
+    place = folder.find(run)
+    return Opened(load_model(run, weights), folder.recipe_beside(place), place.folder)
 
 
 def open_text(opened: Belongings, text: str | None, encoding: str | None = None) -> tuple[str, TokenIds]:

@@ -10,6 +10,7 @@ import click
 
 from throughtime.cli.run_argument import (
     encoding_option,
+    import_option,
     open_run,
     open_text,
     run_argument,
@@ -33,6 +34,7 @@ BLOCK = 1 << 16
 @text_argument
 @encoding_option
 @weights_option
+@import_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def command(run: Path, text: str | None, encoding: str | None, weights: str | None, as_json: bool) -> None:
     """Show the surprise of every token of TEXT (or of what the run held out) to the model in RUN, in bits.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from throughtime.cli.run_argument import import_option
 from throughtime.cli.streams import say, say_error, say_in_the_end, say_text
 from throughtime.machine import rank
 
@@ -56,6 +57,7 @@ class _Sizes(click.ParamType[int | list[int]]):
 @click.option("--tokens", type=click.Choice(["byte", "char", "word", "bpe"]), help="What a token is.")
 @click.option("--encoding", metavar="NAME", help="Encoding of the texts; default: utf-8.")
 @click.option("--cell", metavar="NAME", help="Kind of cell; `throughtime cells` lists them.")
+@import_option
 @click.option("--hidden", metavar="N[,N...]", type=_Sizes(), help="Units of every layer; with commas, of each.")
 @click.option("--layers", metavar="N", type=int, help="Layers.")
 @click.option("--minutes", metavar="M", type=float, help="Train for so long.")

@@ -54,6 +54,7 @@ class LanguageModel(SequenceModel):
         self.settings, self.vocabulary_size = settings, whole_size("vocabulary_size", vocabulary_size)
         if self.vocabulary_size < 1:
             raise SettingError(f"vocabulary_size must be at least 1, got {vocabulary_size}")
+        cells.family(settings.cell, settings.registered_by)  # a cell that is not there is named with its module
         for name, shape in parameters.outer(settings, self.vocabulary_size).items():
             self.register_parameter(name, nn.Parameter(uninitialised(*shape)))
         spread = settings.widths[-1] ** -0.5

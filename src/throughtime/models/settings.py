@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, model_validator
 
-from throughtime.settings import Finite, Probability, Settings, Units
+from throughtime.settings import CHANGEABLE, Finite, Name, Probability, Settings, Units
 
 MOST_LAYERS = 1000
 _SIZE = TypeAdapter(Units, config=ConfigDict(strict=True))
@@ -30,7 +30,10 @@ class Model(Settings):
     """Cells to outputs: the network."""
 
     cell: str = "lstm"
-    """A name that `throughtime cells` lists."""
+    """A name that `throughtime cells` lists, or MODULE:CLASS of a cell that --import brings."""
+    registered_by: Annotated[Name, CHANGEABLE] = ""
+    """Module or file of a cell from outside this package, as the training found it; named in messages, never imported
+    because it stands here."""
     cell_options: dict[str, bool | int | Finite | str] = Field(default_factory=dict)
     """Options of the cell, such as `forget_bias` of an LSTM."""
     hidden_size: Sizes = 256

@@ -9,6 +9,7 @@ Axes: T token, S step of a stretch, L stretch (a lane), H unit, K guess, V vocab
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -17,14 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from throughtime.cells.state import State, map_state, reset_rows
+from throughtime.cells.state import State, as_rows, map_state, reset_rows
 from throughtime.models.language import LanguageModel
 from throughtime.models.output import LOGITS_AT_ONCE
 from throughtime.streams.batch import Batch
 
+AXES = re.compile("_B[A-Z]*$")
+"""The axis letters at the end of the name of a state's array."""
+
 
 class Track(NamedTuple):
-    """What the units of a layer did along a text."""
+    """What the units of a layer did along a text. The entries of an array of any shape are its units."""
 
     layer: int
     """Counted from 1, the one next to the input."""
@@ -48,7 +52,7 @@ class Reading(NamedTuple):
     """Their probabilities; NaN in the first row."""
     tracks: list[Track]
     states: State
-    """The state after each token, as if tokens were lanes: its arrays are [T, H]."""
+    """The state after each token, as if tokens were lanes: the first axis of its arrays is T."""
 
 
 @torch.no_grad()
@@ -129,7 +133,7 @@ def _tracks(outputs: list[Tensor], states: State) -> list[Track]:
     tracks = []
     for level, (output_TH, state) in enumerate(zip(outputs, states, strict=True), 1):
         tracks.append(Track(level, "output", output_TH.float().numpy()))
-        for field, array_TH in zip(state._fields, state, strict=True):
-            if not torch.equal(array_TH, output_TH):
-                tracks.append(Track(level, field.removesuffix("_BH"), array_TH.float().numpy()))
+        for field, array in zip(state._fields, state, strict=True):
+            if not torch.equal(array, output_TH):
+                tracks.append(Track(level, AXES.sub("", field), as_rows(array).float().numpy()))
     return tracks

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from throughtime.cells.base import Cell
 from throughtime.cells.stack import Stack
-from throughtime.cells.state import State, leaves, map_state
+from throughtime.cells.state import State, as_rows, leaves, map_state
 from throughtime.models.base import SequenceModel
 
 Floats = npt.NDArray[np.float64]
@@ -78,7 +78,7 @@ def layers(system: System) -> list[System]:
 
 def parts(system: System) -> list[slice]:
     """Where each layer's entries lie in a state vector."""
-    sizes = [sum(leaf.shape[1] for leaf in leaves(cell.initial_state(1))) for cell in system.stack.layers()]
+    sizes = [sum(leaf.numel() for leaf in leaves(cell.initial_state(1))) for cell in system.stack.layers()]
     return [slice(start, stop) for start, stop in pairwise(accumulate(sizes, initial=0))]
 
 
@@ -94,14 +94,14 @@ def constant_inputs(system: System, steps: int, lanes: int) -> Tensor:
 
 def flat(state: State) -> Tensor:
     """A state as vectors, [B, N]."""
-    return torch.cat(leaves(state), 1)
+    return torch.cat([as_rows(array) for array in leaves(state)], 1)
 
 
 def shaped(system: System, s_BN: Tensor) -> State:
     """Vectors as a state."""
     like = system.stack.initial_state(1)
-    parts = iter(s_BN.split([leaf.shape[1] for leaf in leaves(like)], 1))
-    return map_state(lambda _: next(parts), like)
+    parts = iter(s_BN.split([leaf.numel() for leaf in leaves(like)], 1))
+    return map_state(lambda array: next(parts).reshape(len(s_BN), *array.shape[1:]), like)
 
 
 def step(system: System, s_BN: Tensor, x_BD: Tensor) -> tuple[Tensor, Tensor]:

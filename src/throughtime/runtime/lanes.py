@@ -58,7 +58,6 @@ class Choice(NamedTuple):
     def sampler(self, network: Network, allowed: NDArray[np.uint8] | None) -> Any:
         """What draws by it, for one lane."""
         return network.sampler(
-            network.outputs,
             temperature=self.temperature,
             top_k=self.top_k or 0,
             top_p=1.0 if self.top_p is None else self.top_p,

@@ -100,7 +100,7 @@ class Model:
         self.settings, self.network, self.tokenizer, self.digest = settings, network, tokenizer, digest
         self.vocabulary_size = tokenizer.vocabulary_size
         self.separator = separator
-        self.documents = Network.separator(tokenizer.pieces, separator.encode())
+        self.documents = network.separator(tokenizer.pieces, separator.encode())
         self._home = home
 
     def __copy__(self) -> Self:

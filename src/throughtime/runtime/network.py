@@ -239,15 +239,13 @@ class Network:
             self.threads,
         )
 
-    @staticmethod
-    def separator(pieces: Sequence[bytes], text: bytes) -> Any:
+    def separator(self, pieces: Sequence[bytes], text: bytes) -> Any:
         """What finds the ends of documents in ids: `text.separator.Separator`, or its native twin."""
         return engine.separator(pieces, text) or Separator(pieces, text)
 
-    @staticmethod
-    def sampler(vocabulary_size: int, **choice: Any) -> Any:
-        """One lane's way of choosing; the arguments of `reference.Sampler`."""
-        return engine.sampler(vocabulary_size, **choice) or reference.Sampler(vocabulary_size, **choice)
+    def sampler(self, **choice: Any) -> Any:
+        """One lane's way of choosing; the arguments of `reference.Sampler` but for the size of the vocabulary."""
+        return engine.sampler(self.outputs, **choice) or reference.Sampler(self.outputs, **choice)
 
 
 class Given(NamedTuple):

@@ -34,11 +34,16 @@ class Separator:
         """Where documents begin in ids_TB (1, else 0), of lanes that have matched so many bytes before.
 
         `matched` (one number a lane) is then what the lanes match at the end.
+
+        Raises:
+            IndexError: where an id is not in the vocabulary.
         """
         fresh = np.empty(ids.shape, np.uint8)
         if not self._text:
             fresh[:] = 0
             return fresh
+        if ids.size and (ids.min() < 0 or ids.max() >= len(self.pieces)):
+            raise IndexError(f"an id is not in a vocabulary of {len(self.pieces)}")
         for lane, ids_T in enumerate(ids.T.tolist()):
             for t, token in enumerate(ids_T):
                 fresh[t, lane] = self._ended(int(matched[lane]))

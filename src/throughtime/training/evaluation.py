@@ -18,7 +18,7 @@ from throughtime.streams.batch import Batch, Int64
 
 @final
 class InTraining:
-    """A model; no gradient is kept."""
+    """A model in training; no gradient is kept."""
 
     def __init__(self, model: SequenceModel):
         self._model = model
@@ -39,8 +39,8 @@ class InTraining:
 
     @torch.no_grad()
     def advance(self, inputs_TB: Int64, reset_TB: Fresh, state: States) -> States:
-        after = self._model.advance(to_tensors(Batch(inputs_TB, None, reset_TB, 0)), self._state(state))
-        return _arrays(after)
+        batch = to_tensors(Batch(inputs_TB, None, reset_TB, 0))
+        return _arrays(self._model.advance(batch, self._state(state)))
 
     def _state(self, state: States) -> State:
         arrays = iter(torch.from_numpy(np.ascontiguousarray(array)) for array in state)

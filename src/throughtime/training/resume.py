@@ -25,6 +25,7 @@ from throughtime.training.card import CARD, is_ended
 from throughtime.training.checkpoint import Checkpoint, Checkpoints
 from throughtime.training.facts import accepted, recipe_of
 from throughtime.training.ranks import Ranks
+from throughtime.training.run import with_cell_source
 from throughtime.training.settings import Training
 from throughtime.untrusted import printable
 from throughtime.version import VERSION
@@ -75,7 +76,7 @@ def find_checkpoint(folder: Path, changes: Mapping[str, Any]) -> Resumed:
     else:
         raise ThroughtimeError(f"there is no run in {folder} to go on with; leave --resume out to begin one")
     wanted = recipes.build(recipes.change(told.model_dump(mode="json"), changes))
-    wanted = make_task(wanted).settled()
+    wanted = make_task(with_cell_source(wanted)).settled()
     _refuse_others(folder, recipe, wanted)
     return Resumed(wanted, found.checkpoint, notes)
 

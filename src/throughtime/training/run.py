@@ -17,12 +17,16 @@ import torch
 from torch import Tensor
 
 from throughtime import folder as folders
+from throughtime.cells.outside import registered_by
+from throughtime.cells.registry import family
 from throughtime.durable import is_temporary, make_own_folder
 from throughtime.errors import ThroughtimeError
 from throughtime.folder import RECIPE
+from throughtime.models.backend import runtime_model
 from throughtime.models.base import SequenceModel
 from throughtime.models.language import LanguageModel
 from throughtime.recipe import Recipe
+from throughtime.runtime.model import Model as RuntimeModel
 from throughtime.text import tokenizer as tokenizers
 from throughtime.text.tokenizer import Tokenizer
 from throughtime.training.card import is_ended
@@ -55,9 +59,26 @@ def load(run: str | Path) -> Loaded:
         ThroughtimeError: where a part is missing, damaged, or does not belong to the others.
     """
     place = folders.find(run)
-    tokenizer = tokenizers.load(place.home / folders.TOKENIZER)
-    model = load_model(place.folder, tokenizer.vocabulary_size, tokenizer.fingerprint)
+    model, _, tokenizer = _read(place)
     return Loaded(model, tokenizer, folders.recipe_beside(place), place.folder)
+
+
+def load_runtime(run: str | Path) -> RuntimeModel:
+    """The same model with the interface of the runtime, run by PyTorch: for cells that have no kernel.
+
+    Raises:
+        ThroughtimeError: as `load` does; and SettingError where the cell is not registered.
+    """
+    place = folders.find(run)
+    model, digest, tokenizer = _read(place)
+    described = folders.read_description(place.folder, tokenizer.vocabulary_size)
+    return runtime_model(model, tokenizer, folders.separator_of(place, described), digest)
+
+
+def _read(place: folders.Place) -> tuple[LanguageModel, str, Tokenizer]:
+    """The model, the digest of its weights, and its tokenizer."""
+    tokenizer = tokenizers.load(place.home / folders.TOKENIZER)
+    return *_model(place.folder, tokenizer.vocabulary_size, tokenizer.fingerprint), tokenizer
 
 
 @final
@@ -108,6 +129,17 @@ def _was_left_by_killed(path: Path) -> bool:
     return names and stat.S_ISREG(path.lstat().st_mode)
 
 
+def with_cell_source(recipe: Recipe) -> Recipe:
+    """The recipe with the module or file that its cell comes from (`model.registered_by`).
+
+    Raises:
+        SettingError: where the cell is not registered.
+    """
+    family(recipe.model.cell, recipe.model.registered_by)
+    model = recipe.model.model_copy(update={"registered_by": registered_by(recipe.model.cell)})
+    return recipe.model_copy(update={"model": model})
+
+
 def save_model(
     folder: Path,
     model: SequenceModel,
@@ -136,6 +168,11 @@ def load_model(folder: Path, vocabulary_size: int, tokenizer: str | None = None)
     Raises:
         ThroughtimeError: where a part is missing, damaged, or does not belong to the others.
     """
+    return _model(folder, vocabulary_size, tokenizer)[0]
+
+
+def _model(folder: Path, vocabulary_size: int, tokenizer: str | None) -> tuple[LanguageModel, str]:
+    """The model, and the digest of its weights."""
     settings = folders.read_description(folder, vocabulary_size, tokenizer).settings
     try:
         with torch.device("meta"):
@@ -144,6 +181,6 @@ def load_model(folder: Path, vocabulary_size: int, tokenizer: str | None = None)
         line = " ".join(str(error).split())
         raise ThroughtimeError(f"{folder / folders.DESCRIPTION} does not describe a model: {line}") from None
     wanted = {name: tuple(array.shape) for name, array in model.state_dict().items()}
-    arrays = folders.read_weights(folder, wanted).arrays
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()}, assign=True)
-    return model.requires_grad_(False).eval()
+    weights = folders.read_weights(folder, wanted)
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.arrays.items()}, assign=True)
+    return model.requires_grad_(False).eval(), weights.digest

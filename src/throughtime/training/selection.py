@@ -10,8 +10,8 @@ from typing import Any, final
 from torch import Tensor
 
 from throughtime.errors import ThroughtimeError
+from throughtime.models.backend import runtime_model
 from throughtime.models.base import SequenceModel, count_parameters
-from throughtime.models.decoding import generate
 from throughtime.objective.report import Report
 from throughtime.training.budget import Budget
 from throughtime.training.display import quoted
@@ -120,14 +120,9 @@ class Selection:
         session = self._session
         training = session.recipe.training
         try:
-            pieces = generate(
-                model,
-                session.data.tokenizer,  # type: ignore[attr-defined]
-                tokens=training.sample_tokens,
-                separator=session.recipe.text.separator,
-                temperature=SAMPLE_TEMPERATURE,
-                seed=training.seed,
-            )
+            tokenizer = session.data.tokenizer  # type: ignore[attr-defined]
+            writer = runtime_model(model, tokenizer, session.recipe.text.separator)
+            pieces = writer.generate("", training.sample_tokens, temperature=SAMPLE_TEMPERATURE, seed=training.seed)
             session.watch.sample = "".join(pieces)
         except ThroughtimeError as error:
             session.display.say(f"no sample: {error}")

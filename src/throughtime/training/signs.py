@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from throughtime.cells.base import Cell, GatedCell
-from throughtime.cells.state import State, leaves, tracked
+from throughtime.cells.state import State, as_rows, leaves, tracked
 from throughtime.models.base import SequenceModel
 from throughtime.streams.batch import Batch
 from throughtime.training.ranks import whole
@@ -119,7 +119,7 @@ def _pulled(model: SequenceModel, batch: Batch, state: State) -> list[float]:
     with torch.enable_grad():
         losses, _ = model.losses(batch, before)
     found = iter(torch.autograd.grad(losses.terms.sum(), leaves(before), materialize_grads=True))
-    squares = [sum(next(found).square().sum(1) for _ in leaves(layer)) for layer in before]
+    squares = [sum(as_rows(next(found)).square().sum(1) for _ in leaves(layer)) for layer in before]
     return [float(torch.as_tensor(square_B).sqrt().mean()) for square_B in squares]
 
 

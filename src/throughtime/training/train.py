@@ -26,7 +26,7 @@ from throughtime.training.lock import locked
 from throughtime.training.loop import Result, Trainer
 from throughtime.training.ranks import Ranks, others_needed, started_again, this_rank
 from throughtime.training.resume import find_checkpoint
-from throughtime.training.run import check_free, free_folder
+from throughtime.training.run import check_free, free_folder, with_cell_source
 from throughtime.training.start import refuse_no_run
 
 
@@ -116,6 +116,7 @@ def _begin(recipe: Recipe, out: Path | None, display: Display | None, mine: Rank
             raise ThroughtimeError("the processes were started again, and only --out tells which run was theirs")
         if begun_here(out, mine) and mine.share(b"1" if mine.leads and (out / RECIPE).exists() else b""):
             return _go_on(out, {}, display, mine)
+    recipe = with_cell_source(recipe)
     task = make_task(recipe)
     task.refuse_streams(mine.count)
     data = _read(recipe, mine, task.read)
