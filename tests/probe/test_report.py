@@ -160,3 +160,20 @@ def test_only_a_report_is_a_report(tmp_path, hostile):
     assert not report.is_report(path)
     path.write_text(report.render(hostile), "utf-8")
     assert report.is_report(path)
+
+
+def test_a_state_too_large_for_jacobians_leaves_them_out_and_says_so(tmp_path, monkeypatch):
+    whole = inspected(tmp_path / "a", HOSTILE)
+    assert whole.examined is not None
+    assert whole.omission is None
+    monkeypatch.setattr(inspection, "ENTRIES", 3)
+    found = inspected(tmp_path / "b", HOSTILE)
+    assert found.examined is None
+    assert re.search(r"dynamics are left out: the state has \d+ numbers, more than 3$", found.omission)
+    assert "gradient" not in summary.as_json(found)
+    assert report.render(found)
+
+
+def test_fewer_tokens_are_read_where_there_are_very_many_units(tmp_path, monkeypatch):
+    monkeypatch.setattr(inspection, "VALUES", 1)
+    assert len(inspected(tmp_path / "m", HOSTILE).reading.ids_T) == 64

@@ -47,7 +47,7 @@ def command(run: Path, text: str | None, encoding: str | None, out: Path | None,
         page = render(found).encode()
         file.write(page)
     journal = journal_of(found)
-    for note in journal.notes if journal else ():
+    for note in [*(journal.notes if journal else ()), *([found.omission] if found.omission else [])]:
         say_error(note)
     if as_json:
         say_json(summary.as_json(found))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from throughtime.cells.state import leaves
 from throughtime.errors import ThroughtimeError
 from throughtime.models.language import LanguageModel
 from throughtime.probe.connectivity import connectivity
@@ -25,6 +26,10 @@ from throughtime.training.run import Loaded
 
 READ = 16_000
 """Tokens that are read: what units follow is measured on them."""
+VALUES = 1 << 28
+"""Values of units held at once, a gigabyte: a text is read for fewer tokens where there are very many units."""
+ENTRIES = 8192
+"""Most numbers in a state whose Jacobians are measured; one of them takes half a gigabyte then."""
 SHOWN = 4_000
 """Tokens that the report shows, at most."""
 LAGS = 40
@@ -50,7 +55,7 @@ class Inspected(NamedTuple):
     scores: Scores
     """Units are counted through all tracks in their order."""
     examined: Examination | None
-    """Gradients, Jacobians and dynamics; None where the text is too short."""
+    """Gradients, Jacobians and dynamics; None where the text is too short or the state too large."""
     paths_TBN: Floats
     """States of the recurrence when the text stops, from several places of what was examined on."""
 
@@ -58,6 +63,16 @@ class Inspected(NamedTuple):
     def window(self) -> int | None:
         """Tokens of a window that the model was trained with, where that is known."""
         return self.loaded.recipe.streams.window if self.loaded.recipe else None
+
+    @property
+    def omission(self) -> str | None:
+        """A line where the state is too large for its gradients, Jacobians and dynamics to be measured."""
+        entries = sum(array[0].numel() for array in leaves(self.reading.states))
+        if entries <= ENTRIES:
+            return None
+        return (
+            f"gradients, Jacobians and dynamics are left out: the state has {entries:,} numbers, more than {ENTRIES:,}"
+        )
 
     @property
     def bits_per_token(self) -> float:
@@ -99,7 +114,9 @@ def inspect(loaded: Loaded, text: str, ids: Tokens) -> Inspected:
         ThroughtimeError: where the numbers of the network outgrow float32.
     """
     model, tokenizer = loaded.model, loaded.tokenizer
-    count = min(len(ids), READ)
+    entries = sum(array.numel() for array in leaves(model.initial_state(1)))
+    units = entries + sum(cell.hidden_size for cell in model.stack.layers())
+    count = min(len(ids), READ, max(LEAST, VALUES // units))
     numbers = ids.read(0, count)
     fresh = np.zeros(count, np.bool_)
     fresh[ids.documents_within(0, count)] = True
@@ -114,7 +131,7 @@ def inspect(loaded: Loaded, text: str, ids: Tokens) -> Inspected:
     values_TU = np.concatenate([track.values_TH for track in reading.tracks], 1)
     # The stream ends with what was left open: an empty string more than there are tokens.
     scores = score(values_TU, follow(list(tokenizer.decode_stream(numbers.tolist()))[:count]))
-    examined = examine(model, reading.ids_T[:EXAMINED]) if count >= LEAST else None
+    examined = examine(model, reading.ids_T[:EXAMINED]) if count >= LEAST and entries <= ENTRIES else None
     paths_TBN = _left_alone(model, examined.states_TN) if examined else np.zeros((0, 0, 0))
     return Inspected(loaded, text, len(ids), reading, past_NK, scores, examined, paths_TBN)
 
