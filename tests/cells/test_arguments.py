@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+import matrix_memory
 from throughtime import cells
 from throughtime.cells import Masks, Stack
 from throughtime.cells.base import Embedded
@@ -56,6 +57,22 @@ def test_a_state_of_two_arrays_is_taken_in_every_plain_form(engine, given):
     expected, _ = cell(X_TBD, LSTMState(H_BH, C_BH))
     assert torch.equal(cell(X_TBD, given)[0], expected)
     assert torch.equal(cell.step(X_TBD[0], given)[0], cell.step(X_TBD[0], LSTMState(H_BH, C_BH))[0])
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_state_of_more_axes_is_not_taken_for_an_array_of_all_layers(layers):
+    """[B, H, K] has three axes, as [L, B, H] has; there are as many lanes as layers here."""
+    generator = torch.Generator().manual_seed(0)
+    made = [cells.create(matrix_memory.NAME, 4, 4, generator=generator) for _ in range(layers)]
+    stack, x_TBD = Stack(made), torch.randn(5, layers, 4, generator=generator)
+    _, state = stack(x_TBD)
+    y_TBH, after = stack(x_TBD, state)
+    stacked = tuple(torch.stack(arrays) for arrays in zip(*state, strict=True))
+    again_TBH, again = stack(x_TBD, stacked)
+    assert torch.equal(y_TBH, again_TBH)
+    assert all(torch.equal(one, other) for one, other in zip(leaves(after), leaves(again), strict=True))
+    if layers == 1:
+        assert torch.equal(stack(x_TBD, state[0])[0], y_TBH)
 
 
 def test_a_stack_takes_the_state_of_pytorchs_layers():

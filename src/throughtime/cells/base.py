@@ -123,7 +123,7 @@ class Cell(nn.Module, ABC):
 
         Args:
             x: the inputs x_TBD [T, B, D], time first, of the parameters' kind; or the rows of a table.
-            state: the state to begin with: the cell's own class, or its arrays [B, H] in order (PyTorch's [1, B, H] as
+            state: the state to begin with: the cell's own class, or its arrays in order (PyTorch's [1, B, H] as
                 well); None: the initial state.
             reset_TB: bool; true where a row's state is reset before the step reads its input.
             gradient_scale_TB: scale of the gradient that passes from step t back to the state before it: 1 passes it,

@@ -155,16 +155,7 @@ class Stack(nn.Module):
         """A state for each layer, which the layer checks."""
         cells = self.layers()
         given = [state] if isinstance(state, Tensor) else state
-        rows = checking.expected(cells[0]).rows
-        stacked = (
-            isinstance(given, tuple | list)
-            and len(given) == len(rows)
-            and all(
-                isinstance(array, Tensor) and array.dim() == len(row) + 2 and len(array) == len(cells)
-                for array, row in zip(given, rows, strict=True)
-            )
-        )
-        if stacked:
+        if _is_stacked(given, cells):
             return [tuple(array[level] for array in given) for level in range(len(cells))]
         if len(cells) == 1 and not (type(state) in (tuple, list) and len(state) == 1):
             return [state]
@@ -182,3 +173,15 @@ class Stack(nn.Module):
 
 def _directions(layer: Layer) -> tuple[Cell, ...]:
     return (layer.forward_cell, layer.reverse_cell) if isinstance(layer, Bidirectional) else (layer,)
+
+
+def _is_stacked(given: Any, layers: Sequence[Layer]) -> bool:
+    """Whether these are arrays of all layers, each with an axis of layers before that of the batch."""
+    if not isinstance(given, tuple | list) or not given or not all(isinstance(array, Tensor) for array in given):
+        return False
+    if not isinstance(layers[0], Cell):
+        return False
+    rows = checking.expected(layers[0]).rows
+    return len(given) == len(rows) and all(
+        array.dim() == len(row) + 2 and len(array) == len(layers) for array, row in zip(given, rows, strict=True)
+    )
