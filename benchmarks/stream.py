@@ -29,11 +29,11 @@ from pytorch_weights import module_like, named
 from throughtime import cells, engine
 from throughtime.machine import usable_threads
 from throughtime.models.language import LanguageModel
+from throughtime.models.saved import save_model
 from throughtime.models.settings import Model
 from throughtime.runtime.network import WEIGHTS
 from throughtime.text.settings import Text
 from throughtime.text.tokenizer import fit
-from throughtime.training.run import save_model
 from timing import PAGES, PAUSE, Run, command, in_quartiles, machine, repeat, table, take_turns
 
 OURS, PYTORCH, ONNX = "throughtime", "PyTorch", "ONNX Runtime"

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import throughtime
-import throughtime.training.run
 from throughtime import engine
 from throughtime.machine import usable_threads
+from throughtime.models.saved import load_model
 from throughtime.objective import evaluation
 from throughtime.recipe import build
 from throughtime.streams.evaluation import EvaluationLanes
@@ -124,7 +124,7 @@ def _ways(kind: str, folder: Path) -> dict[str, Any]:
     """The last model of a run on the validation text: figures and seconds of each way to measure it."""
     ids = prepare(build(_recipe(kind, steps=1)).text).valid
     assert ids is not None
-    model = InTraining(throughtime.training.run.load_model(folder / "last", _vocabulary(folder)))
+    model = InTraining(load_model(folder / "last", _vocabulary(folder)))
     ways: dict[str, Callable[[], Any]] = {
         "plain": lambda: _plain(model, ids),
         "estimate": lambda: evaluation.estimate(model, ids),

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from throughtime import cells
 from throughtime.folder import Description
 from throughtime.models.language import LanguageModel
+from throughtime.models.saved import save_model
 from throughtime.models.settings import Model
 from throughtime.text.corpus import Corpus, Document
 from throughtime.text.settings import Text
 from throughtime.text.tokenizer import fit
 from throughtime.training.display import Display, Moment
-from throughtime.training.run import save_model
 
 
 def workers_of(out: Path) -> dict[int, int]:

@@ -11,8 +11,8 @@ from throughtime.version import VERSION
 
 if TYPE_CHECKING:
     from throughtime import cells, runtime
+    from throughtime.models.saved import load
     from throughtime.recipe import Recipe
-    from throughtime.training.run import load
     from throughtime.training.train import resume, train
 
 __version__ = VERSION
@@ -20,7 +20,7 @@ __all__ = ["Recipe", "__version__", "cells", "load", "resume", "runtime", "train
 
 _HOME = {
     "Recipe": "throughtime.recipe",
-    "load": "throughtime.training.run",
+    "load": "throughtime.models.saved",
     "resume": "throughtime.training.train",
     "train": "throughtime.training.train",
 }

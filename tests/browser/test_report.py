@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from helpers import ArrayTokens, model_folder
+from throughtime.models.saved import load
 from throughtime.probe import inspection
 from throughtime.probe.report import html as report
 from throughtime.training.journal import Journal
-from throughtime.training.run import load
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",

@@ -14,13 +14,13 @@ from torch import Tensor
 from throughtime import durable
 from throughtime.folder import DESCRIPTION, WEIGHTS
 from throughtime.models.language import LanguageModel
+from throughtime.models.saved import load_model, save_model
 from throughtime.models.settings import Model
 from throughtime.text import ids
 from throughtime.text.corpus import Corpus, Document, scan
 from throughtime.text.settings import Text
 from throughtime.text.tokenizer import ByteTokenizer, fit
 from throughtime.training.checkpoint import FACTS, MANIFEST, SUFFIX, Checkpoints
-from throughtime.training.run import load_model, save_model
 
 TOKENS = 5
 NONE = "none"

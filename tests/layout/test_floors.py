@@ -40,11 +40,11 @@ ABOVE = {part: set().union(*FLOORS[:level]) for level, floor in enumerate(FLOORS
 ABOVE["runtime"] = {*FLOORS[0], "text", "engine"}
 ABOVE["states"] = set()
 ABOVE["untrusted"] = {"errors"}
-ABOVE["parameters"] = {"recipe"}
+ABOVE["parameters"] = {"settings"}
 ABOVE["settings"] = {"errors", "untrusted"}
 ABOVE["recipe"] = {"errors", "version", "untrusted", "settings"}
 ABOVE["durable"] = {"errors", "untrusted"}
-ABOVE["folder"] = {"errors", "durable", "recipe", "untrusted"}
+ABOVE["folder"] = {"errors", "durable", "recipe", "settings", "untrusted"}
 ENTRANCES = {"__init__", "__main__"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
@@ -103,6 +103,21 @@ def test_no_import_cycles():
 
     for name in modules:
         walk(name, ())
+
+
+@pytest.mark.parametrize("part", ["gradient", "training"])
+def test_the_loop_knows_no_data_and_no_particular_task_or_model(part):
+    general = {f"tasks.{name}" for name in ("base", "registry")}
+    general |= {f"models.{name}" for name in ("base", "registry", "saved", "settings")}
+    for path in (PACKAGE / part).glob("*.py"):
+        for name in imports(ast.parse(path.read_text())):
+            first = name.split(".")[0]
+            if part_of(name) == "settings":
+                continue
+            assert first not in ("text", "data"), f"{module_of(path)} must not import throughtime.{name}"
+            if first in ("tasks", "models"):
+                module = ".".join(name.split(".")[:2])
+                assert module in general, f"{module_of(path)} must not import throughtime.{name}"
 
 
 def test_every_command_has_a_file_and_every_file_is_a_command():

@@ -22,6 +22,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "src" / "throughtime"
         "import throughtime.text.dataset, throughtime.streams.batches, throughtime.streams.evaluation",
         "import throughtime.objective.evaluation",
         "import throughtime.runtime",
+        "import throughtime.tasks.registry",
     ],
 )
 def test_without_pytorch(code):

@@ -14,9 +14,9 @@ import matrix_memory
 from helpers import model_folder
 from throughtime import runtime
 from throughtime.errors import ThroughtimeError
+from throughtime.models import saved
 from throughtime.runtime import State, Streams, search
 from throughtime.runtime import compression as compressing
-from throughtime.training import run as runs
 
 NAMES = "emma\nolivia\nava\nisabella\nsophia\n"
 
@@ -30,13 +30,13 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(place):
-    return runs.load_runtime(place)
+    return saved.load_runtime(place)
 
 
 @torch.no_grad()
 def by_hand(place, ids):
     """The logits after each token, step by step; a document begins after each line."""
-    trained = runs.load(place)
+    trained = saved.load(place)
     state, logits, fresh = trained.model.initial_state(1), [], False
     for token in ids:
         state = trained.model.initial_state(1) if fresh else state
@@ -123,12 +123,12 @@ def test_what_is_asked_wrongly_is_refused_as_by_the_kernels(model):
 def test_it_does_not_compress_for_another_machine_could_not_read_it(tmp_path):
     place, _ = model_folder(tmp_path / "m", NAMES, "byte", cell=matrix_memory.NAME, hidden_size=4)
     with pytest.raises(ThroughtimeError, match="cannot compress: only kernels give the same bits again"):
-        compressing.compress(runs.load_runtime(place), io.BytesIO(b"abc"), io.BytesIO())
+        compressing.compress(saved.load_runtime(place), io.BytesIO(b"abc"), io.BytesIO())
 
 
 def test_a_cell_with_a_kernel_gives_the_same_on_pytorch(tmp_path):
     place, _ = model_folder(tmp_path / "m", NAMES, spread=0.4, cell="lstm", hidden_size=12, separator="\n")
-    fast, slow = runtime.load(place), runs.load_runtime(place)
+    fast, slow = runtime.load(place), saved.load_runtime(place)
     np.testing.assert_allclose(fast.score(NAMES).bits, slow.score(NAMES).bits, rtol=1e-4)
     for seed, settings in itertools.product(range(3), ({}, {"temperature": 0.7, "top_k": 3})):
         one, other = ("".join(model.generate("", 60, seed=seed, **settings)) for model in (fast, slow))

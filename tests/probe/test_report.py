@@ -14,10 +14,10 @@ import pytest
 
 from helpers import ArrayTokens, model_folder
 from throughtime.errors import ThroughtimeError
+from throughtime.models.saved import load
 from throughtime.probe import inspection, summary
 from throughtime.probe.report import html as report
 from throughtime.probe.report import text as pieces
-from throughtime.training.run import load
 
 HOSTILE = 3 * (
     "</script><script>alert(1)</script><!--<script>\x00\x07\x1b[31m\u2028\u202e"

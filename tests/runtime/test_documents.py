@@ -19,10 +19,10 @@ from helpers import model_folder
 from throughtime import engine, runtime
 from throughtime.cli.main import group
 from throughtime.errors import ThroughtimeError
+from throughtime.models import saved
 from throughtime.runtime import Streams, search
 from throughtime.runtime import compression as compressing
 from throughtime.text.separator import Separator
-from throughtime.training import run as runs
 
 NAMES = "emma\nolivia\nava\nisabella\nsophia\n"
 
@@ -128,7 +128,7 @@ def test_every_way_to_write_gives_the_same_text(model, place):
     assert "".join(streams.write(8)[key] for _ in range(10)) == drawn
     scored = model.score("\n" + drawn)
     np.testing.assert_allclose(scored.bits, by_hand(model, "\n" + drawn), rtol=1e-4)
-    by_pytorch = runs.load_runtime(place)
+    by_pytorch = saved.load_runtime(place)
     assert "".join(by_pytorch.generate("", 80, seed=5)) == drawn
 
 
@@ -182,9 +182,9 @@ def test_an_older_folder_has_the_rule_from_its_recipe(place, tmp_path):
     assert described.pop("separator") == "\n"
     assert described.pop("tokenizer")
     (run / "best" / "model.json").write_text(json.dumps(described))
-    assert runtime.load(run).separator == runs.load(run).separator == ""
+    assert runtime.load(run).separator == saved.load(run).separator == ""
     (run / "recipe.toml").write_text('[text]\nseparator = "\\n"\n')
-    assert runtime.load(run).separator == runs.load(run).separator == "\n"
+    assert runtime.load(run).separator == saved.load(run).separator == "\n"
     assert runtime.load(run).score(NAMES).total_bits == runtime.load(place).score(NAMES).total_bits
 
 
@@ -193,7 +193,7 @@ def test_a_separator_is_a_text_of_bounded_length(place, tmp_path):
         folder = shutil.copytree(place, tmp_path / str(len(str(wrong))))
         described = json.loads((folder / "model.json").read_text())
         (folder / "model.json").write_text(json.dumps(described | {"separator": wrong}))
-        for load in (runtime.load, runs.load):
+        for load in (runtime.load, saved.load):
             with pytest.raises(ThroughtimeError, match=r"model.json does not describe a model: .*separator"):
                 load(folder)
 

@@ -16,9 +16,9 @@ from safetensors.numpy import load_file, save, save_file
 from helpers import damaged, model_folder
 from throughtime import runtime
 from throughtime.errors import ThroughtimeError
+from throughtime.models import saved
 from throughtime.runtime import State, Streams
 from throughtime.runtime.state import ABOUT, Position, _hash
-from throughtime.training import run as runs
 
 TEXT = "the cat sat on the mat,\nand the hat fell flat\n"
 MEMORY = 1 << 24
@@ -163,7 +163,7 @@ def test_a_state_of_the_older_format_is_read(model):
     assert found.positions == ()
 
 
-LOADS = {"runtime": runtime.load, "training": runs.load}
+LOADS = {"runtime": runtime.load, "training": saved.load}
 
 
 @pytest.mark.parametrize("load", LOADS.values(), ids=LOADS)

@@ -18,8 +18,8 @@ from helpers import damaged, model_folder
 from throughtime import cells, runtime, states
 from throughtime import folder as folders
 from throughtime.errors import SettingError, ThroughtimeError
+from throughtime.models.saved import save_model
 from throughtime.runtime.state import State
-from throughtime.training.run import save_model
 
 TEXT = "the cat sat on the mat,\nand the hat fell flat; who saw thé rat?\n"
 

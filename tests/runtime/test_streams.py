@@ -11,11 +11,11 @@ import torch
 from throughtime import engine, runtime
 from throughtime.errors import SettingError, ThroughtimeError
 from throughtime.models.language import LanguageModel
+from throughtime.models.saved import save_model
 from throughtime.models.settings import Model
 from throughtime.runtime import Streams, search
 from throughtime.text.settings import Text
 from throughtime.text.tokenizer import fit
-from throughtime.training.run import save_model
 
 TEXT = "the cat sat on the mat, and the rat ate it.\n"
 

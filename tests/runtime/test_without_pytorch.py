@@ -6,10 +6,10 @@ import pytest
 
 from helpers import without_pytorch
 from throughtime.models.language import LanguageModel
+from throughtime.models.saved import save_model
 from throughtime.models.settings import Model
 from throughtime.text.settings import Text
 from throughtime.text.tokenizer import fit
-from throughtime.training.run import save_model
 
 MAIN = "from throughtime.cli.main import main; main(sys.argv[1:])"
 

@@ -105,7 +105,7 @@ def test_what_is_damaged_is_named_in_a_line(run, damage, message, load):
 
 def test_a_save_that_fails_leaves_the_old_model(run, monkeypatch):
     from throughtime import folder
-    from throughtime.training import run as module
+    from throughtime.models import saved as module
 
     before = (run / "best/model.safetensors").read_bytes()
 

@@ -30,10 +30,10 @@ def command(run: Path, text: str | None, encoding: str | None, out: Path | None,
     import torch
 
     from throughtime.folder import WEIGHTS
+    from throughtime.models.saved import load
     from throughtime.probe import summary
     from throughtime.probe.inspection import inspect
     from throughtime.probe.report.html import is_report, journal_of, render
-    from throughtime.training.run import load
 
     # Most of the work is many small products, which gain little from a second thread; and threads that wait for one
     # another lose much where they have to share the processor.

@@ -94,7 +94,7 @@ class Opened(NamedTuple):
 
 
 class Belongings(Protocol):
-    """What a text is opened by: of a model that runs, or of one in PyTorch (`training.run.Loaded`)."""
+    """What a text is opened by: of a model that runs, or of one in PyTorch (`models.saved.Loaded`)."""
 
     @property
     def tokenizer(self) -> Tokenizer: ...
@@ -120,7 +120,7 @@ def load_model(run: Path, weights: str | None = None) -> Model:
     except NoKernelError as error:
         if weights is not None:
             raise NoKernelError(f"{error}; leave --weights {weights} out") from None
-    from throughtime.training.run import load_runtime
+    from throughtime.models.saved import load_runtime
 
     return load_runtime(run)
 

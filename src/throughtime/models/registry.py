@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 
+from throughtime.models.backend import TorchBackend
 from throughtime.models.base import SequenceModel
 from throughtime.models.language import LanguageModel
 from throughtime.models.settings import Model
+from throughtime.runtime.network import Network
 
 MODELS: dict[str, Callable[..., SequenceModel]] = {"language": LanguageModel}
+NETWORKS: dict[str, Callable[..., Network]] = {"language": lambda model: Network.on(TorchBackend(model))}
 
 
 def make_model(
@@ -29,3 +32,8 @@ def make_model(
         SettingError: where a setting cannot be, or memory does not hold the parameters.
     """
     return MODELS[task](settings, **sizes, generator=generator)
+
+
+def make_network(task: str, model: SequenceModel) -> Network:
+    """The model of a task as a network of the runtime, run by PyTorch. It follows later changes of the weights."""
+    return NETWORKS[task](model)

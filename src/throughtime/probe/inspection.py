@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from throughtime.cells.state import leaves
 from throughtime.errors import ThroughtimeError
 from throughtime.models.language import LanguageModel
+from throughtime.models.saved import Loaded
 from throughtime.probe.connectivity import connectivity
 from throughtime.probe.examination import LEAST, Examination, examine
 from throughtime.probe.features import follow
@@ -22,7 +23,6 @@ from throughtime.probe.reading import Reading, read
 from throughtime.probe.system import Floats, constant_inputs, run, system
 from throughtime.probe.units import Scores, score
 from throughtime.streams.batch import Tokens
-from throughtime.training.run import Loaded
 
 READ = 16_000
 """Tokens that are read: what units follow is measured on them."""

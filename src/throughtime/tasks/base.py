@@ -15,6 +15,7 @@ from throughtime.folder import Description
 from throughtime.objective.evaluation import Predictor
 from throughtime.objective.report import LossUnit, Report
 from throughtime.recipe import Recipe
+from throughtime.runtime.network import Network
 from throughtime.streams.batch import Batch
 from throughtime.streams.batches import BatchSource, Lengths
 
@@ -97,6 +98,14 @@ class Data(ABC):
     @abstractmethod
     def evaluate(self, predictor: Predictor, split: str) -> Report:
         """The exact measure on a split."""
+
+    @abstractmethod
+    def preview(self, network: Network) -> str:
+        """What the model does, for a person to look at after a validation, such as a text that it writes.
+
+        Raises:
+            ThroughtimeError: where the model cannot do it.
+        """
 
     @abstractmethod
     def show(self, batch: Batch) -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ from throughtime.objective.evaluation import WARM_UP, Predictor, estimate, evalu
 from throughtime.objective.measure import Measure
 from throughtime.objective.report import LossUnit
 from throughtime.recipe import Recipe
+from throughtime.runtime.model import Model as RuntimeModel
+from throughtime.runtime.network import Network
 from throughtime.streams.batch import Batch
 from throughtime.streams.batches import BatchSource, Lengths, make_stream_batches
 from throughtime.tasks import files
@@ -19,6 +21,7 @@ from throughtime.tasks.base import Data, Task
 from throughtime.text.dataset import Dataset, describe, prepare
 from throughtime.untrusted import printable
 
+SAMPLE_TEMPERATURE = 0.8
 ESTIMATED = (
     f"validation during training is an estimate, from lanes that begin with a warm-up of {WARM_UP} tokens; the final "
     "figure is exact"
@@ -93,6 +96,12 @@ class LanguageData(Data):
 
     def evaluate(self, predictor: Predictor, split: str) -> Measure:
         return evaluate(predictor, self._ids[split])._replace(kind=self.tokenizer.kind)
+
+    def preview(self, network: Network) -> str:
+        recipe = self.recipe
+        writer = RuntimeModel(recipe.model, network, self.tokenizer, "", separator=recipe.text.separator)
+        tokens, seed = recipe.training.sample_tokens, recipe.training.seed
+        return "".join(writer.generate("", tokens, temperature=SAMPLE_TEMPERATURE, seed=seed))
 
     def show(self, batch: Batch) -> list[dict[str, Any]]:
         return [

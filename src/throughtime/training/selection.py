@@ -10,19 +10,17 @@ from typing import Any, final
 from torch import Tensor
 
 from throughtime.errors import ThroughtimeError
-from throughtime.models.backend import runtime_model
 from throughtime.models.base import SequenceModel, count_parameters
+from throughtime.models.registry import make_network
+from throughtime.models.saved import save_model
 from throughtime.objective.report import Report
 from throughtime.training.budget import Budget
 from throughtime.training.display import quoted
 from throughtime.training.evaluation import InTraining
 from throughtime.training.optimizer import Arrays
 from throughtime.training.ranks import OverRanks
-from throughtime.training.run import save_model
 from throughtime.training.session import Session
 from throughtime.training.validation import Load, Schedule, ScheduleByClock, ScheduleBySteps
-
-SAMPLE_TEMPERATURE = 0.8
 
 
 @final
@@ -116,14 +114,10 @@ class Selection:
     def _predictor(self, model: SequenceModel) -> OverRanks:
         return OverRanks(InTraining(model), self._session.ranks)
 
-    def _write_sample(self, model: Any) -> None:
+    def _write_sample(self, model: SequenceModel) -> None:
         session = self._session
-        training = session.recipe.training
         try:
-            tokenizer = session.data.tokenizer  # type: ignore[attr-defined]
-            writer = runtime_model(model, tokenizer, session.recipe.text.separator)
-            pieces = writer.generate("", training.sample_tokens, temperature=SAMPLE_TEMPERATURE, seed=training.seed)
-            session.watch.sample = "".join(pieces)
+            session.watch.sample = session.data.preview(make_network(session.data.task, model))
         except ThroughtimeError as error:
             session.display.say(f"no sample: {error}")
             return
