@@ -368,9 +368,11 @@ def test_pytorchs_defaults_change_nothing_in_a_call(name):
         for parameter in cell.parameters():
             parameter.fill_(0.1)
     stack = Stack([cell], weight_drop=0.5 * bool(cell.recurrent))
-    y_TBH, after = stack(X_TBD, None, FRESH_TB, torch.ones(5, 2, device="cpu"), torch.Generator("cpu"))
-    assert {array.dtype for array in (y_TBH, *leaves(after))} == {torch.float32}
-    assert {array.device.type for array in (y_TBH, *leaves(after))} == {"cpu"}
+    for lengths_B in (None, torch.tensor([5, 3], device="cpu")):
+        noise = torch.Generator("cpu")
+        y_TBH, after = stack(X_TBD, None, FRESH_TB, torch.ones(5, 2, device="cpu"), lengths_B, noise)
+        assert {array.dtype for array in (y_TBH, *leaves(after))} == {torch.float32}
+        assert {array.device.type for array in (y_TBH, *leaves(after))} == {"cpu"}
     cell.step(X_TBD[0], after[0])
 
 
