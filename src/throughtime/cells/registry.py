@@ -49,10 +49,10 @@ def register(name: str, fused: Unroll | None = None, native: bool = False) -> Ca
     def enter(cell: type[Cell]) -> type[Cell]:
         if name in _FAMILIES:
             raise ValueError(f"there is a cell {name!r} already: {_FAMILIES[name].cell.__qualname__}")
-        if native:
-            cell.form = FORMS[name]
         if ":" in name:
             raise ValueError(f"the name of a cell has no colon, got {name!r}; MODULE:CLASS is the name of every class")
+        if native:
+            cell.form = FORMS[name]
         _FAMILIES[name] = Family(cell, fused, cell.form)
         return cell
 
