@@ -144,7 +144,9 @@ def test_the_sizes_of_layers_and_of_the_embedding(model, widths, embedding_width
         widths, embedding_width, len(widths)
     )  # fmt: skip
     assert recipe.build(tomllib.loads(recipe.to_toml(built))) == built
-    assert recipe.Model.model_validate(json.loads(json.dumps(built.model.model_dump()))) == built.model
+    for mode in ("json", "python"):
+        dumped = json.loads(json.dumps(built.model.model_dump(mode=mode)))
+        assert recipe.Model.model_validate(dumped) == built.model
 
 
 def test_a_list_of_sizes_takes_the_place_of_a_number_of_layers():

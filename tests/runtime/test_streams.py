@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from throughtime import engine, runtime
 from throughtime.errors import SettingError, ThroughtimeError
@@ -82,7 +83,7 @@ def every_text(model, prompt, tokens, letters):
     for ids in itertools.product(model.tokenizer.encode(letters).tolist(), repeat=tokens):
         whole = [*model.tokenizer.opening(prompt), *ids]
         logits, _ = model.feed(np.array(whole[:-1])[:, None], model.initial_state())
-        nats = torch.nn.functional.cross_entropy(torch.tensor(logits[:, 0]), torch.tensor(whole[1:]), reduction="none")
+        nats = cross_entropy(torch.tensor(logits[:, 0]), torch.tensor(whole[1:]), reduction="none")
         found[model.tokenizer.decode(ids)] = float(nats[-tokens:].sum())
     return found
 
@@ -140,14 +141,30 @@ def test_a_search_leaves_the_state_after_the_last_token(model):
     np.testing.assert_allclose(found.state.arrays, state.arrays, atol=1e-5)
 
 
-def test_a_penalty_for_length_makes_texts_longer(model):
-    plain, penalised = (search(model, "the ", 25, beams=6, stop=["t"], length_penalty=power)[0] for power in (0, 1.5))
-    assert len(plain.text) < 25, "ends before the stop string, which is a token too"
-    assert plain.score == -plain.nats
-    assert len(penalised.text) == 25
-    assert penalised.score == pytest.approx(-penalised.nats / ((5 + 25) / 6) ** 1.5)
-    ended = plain.nats / ((5 + len(plain.text) + 1) / 6) ** 1.5
-    assert penalised.score > -ended
+def every_ending(model, prompt, tokens, letters, stop):
+    """All texts of these letters that end with the stop or after so many tokens, with their nats and tokens."""
+    found = {}
+    for count in range(1, tokens + 1):
+        last = letters if count == tokens else stop
+        for text in itertools.product(*[letters.replace(stop, "")] * (count - 1), last):
+            whole = [*model.tokenizer.opening(prompt), *model.tokenizer.encode("".join(text)).tolist()]
+            logits, _ = model.feed(np.array(whole[:-1])[:, None], model.initial_state())
+            nats = cross_entropy(torch.tensor(logits[:, 0]), torch.tensor(whole[1:]), reduction="none")[-count:]
+            found["".join(text).removesuffix(stop)] = float(nats.sum()), count
+    return found
+
+
+def test_a_penalty_for_length_orders_texts_by_their_penalised_scores(model):
+    endings, orders = every_ending(model, "th", 4, "aet ", "t"), []
+    for power in (0.0, 0.7, 2.5):
+        scores = {text: -nats / ((5 + count) / 6) ** power for text, (nats, count) in endings.items()}
+        wanted = sorted(scores, key=scores.__getitem__, reverse=True)[:6]
+        found = search(model, "th", 4, beams=200, best=6, characters="aet ", stop=["t"], length_penalty=power)
+        assert [text.text for text in found] == wanted
+        assert [text.score for text in found] == pytest.approx([scores[text] for text in wanted], rel=1e-4)
+        assert [text.nats for text in found] == pytest.approx([endings[text][0] for text in wanted], rel=1e-4)
+        orders.append(wanted)
+    assert orders[0] != orders[1] != orders[2], "the model makes no difference between the penalties"
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ KINDS = {
     "carried": {},
     "random windows": {"streams": {"partition": "random"}},
     "dropped": {"model": {"cell": "lstm", "layers": 2, "dropout": 0.3, "weight_drop": 0.2, "recurrent_dropout": 0.1}},
+    "widths": {"model": {"cell": "lstm", "hidden_size": [6, 11, 5], "tied": True, "dropout": 0.3, "weight_drop": 0.2}},
     "reach": {"gradient": {"reach": 20, "clip_quantile": 0.5}},
     "drawn windows": {"gradient": {"truncation": "variable"}, "model": {"tied": True}},
     "geometric": {"gradient": {"truncation": "variable", "lengths": "geometric"}, "model": {"cell": "mingru"}},

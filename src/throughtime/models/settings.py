@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, model_validator
+from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, model_validator
 
 from throughtime.settings import CHANGEABLE, Finite, Name, Probability, Settings, Units
 
@@ -23,7 +23,7 @@ def _sizes(value: Any) -> Any:
     return _SIZE_EACH.validate_python(value)
 
 
-Sizes = Annotated[int | tuple[int, ...], PlainValidator(_sizes)]
+Sizes = Annotated[int | tuple[int, ...], PlainValidator(_sizes), PlainSerializer(lambda sizes: sizes, return_type=Any)]
 
 
 class Model(Settings):
