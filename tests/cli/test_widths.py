@@ -15,7 +15,7 @@ from throughtime.training import run as runs
 from .conftest import SMALL
 
 SETTINGS = """--hidden 6,11,5 --tokens byte --set model.tied=true --set model.dropout=0.2 --set model.weight_drop=0.3
-              --set training.checkpoint_every=1""".split()  # noqa: SIM905
+              --set training.checkpoint_every=1 --set training.signs_every=1""".split()  # noqa: SIM905
 
 
 def command(*arguments):
