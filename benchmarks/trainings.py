@@ -10,19 +10,16 @@ Axes: T time, B lane, V vocabulary, H hidden.
 from __future__ import annotations
 
 import argparse
-import itertools
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, cast, final
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
-import throughtime
 from pipe import Parent
 from pytorch_weights import put_weights, take_weights
 from throughtime.cells.base import Cell
@@ -30,10 +27,12 @@ from throughtime.models.language import LanguageModel
 from throughtime.objective.evaluation import evaluate
 from throughtime.recipe import Recipe, build
 from throughtime.streams.batches import BatchIndex, BatchSource, make_stream_batches
+from throughtime.tasks.registry import make_task
 from throughtime.text.dataset import Dataset, prepare
-from throughtime.training.display import Display, Moment
+from throughtime.training.display import Silence
 from throughtime.training.evaluation import InTraining
-from throughtime.training.journal import Journal
+from throughtime.training.loop import Trainer
+from throughtime.training.ranks import Ranks
 
 LANES, WINDOW = 32, 64
 RATE, CLIP = 2e-3, 1.0
@@ -60,38 +59,25 @@ def recipe(text: Path, hidden: int, steps: int, validations: int, precision: str
     }
 
 
-@final
-class Turns(Display):
-    """Ours: holds `throughtime.train` after every validation until it is told to go on."""
-
-    def __init__(self, parent: Parent, folder: Path):
-        self._parent, self._journal = parent, Journal(folder / "journal.jsonl")
-        self._validations = 0
-        self._ends: list[float] = []
-
-    def show(self, moment: Moment) -> None:  # noqa: ARG002
-        self._ends.append(time.perf_counter())
-
-    def say(self, line: str) -> None:  # noqa: ARG002
-        found = list(self._journal.read("valid")) if self._ends else []
-        if len(found) == self._validations:
-            return
-        self._validations = len(found)
-        told = found[-1]
-        steps = [end - begin for begin, end in itertools.pairwise(self._ends)]
-        _answer(self._parent, told["tokens"], steps, LANES * WINDOW, told["valid"]["nats_per_token"])
-        self._ends.clear()
-        if self._parent.next() is None:
-            sys.exit()
-
-    def close(self) -> None:
-        pass
-
-
 def ours(settings: dict[str, Any], parent: Parent) -> None:
+    """A turn ends with a validation; the step before it is left out of the time, with the first of the turn."""
+    task = make_task(build(settings))
     with tempfile.TemporaryDirectory() as folder:
-        if parent.next():
-            throughtime.train(settings, Path(folder, "run"), Turns(parent, Path(folder, "run")))
+        trainer = Trainer(task.settled(), task.read(), Path(folder), Silence(), Ranks())
+        with trainer:
+            trainer.begin(None)
+            while parent.next():
+                times: list[float] = []
+                ending = None
+                while not times or not trainer.validated:
+                    begin = time.perf_counter()
+                    ending = trainer.step()
+                    times.append(time.perf_counter() - begin)
+                report = trainer.selection.latest
+                assert report is not None
+                _answer(parent, trainer.learner.counts.tokens, times[1:-1], LANES * WINDOW, report.score)
+                if ending is not None:
+                    return
 
 
 class Network(nn.Module):

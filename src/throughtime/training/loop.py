@@ -68,7 +68,13 @@ class Trainer:
             trainer.begin(None)
             while trainer.step() is None:
                 ...
-            result = trainer.end()
+            trainer.finish()
+        result = trainer.end()
+
+    Attributes:
+        learner: the model, its optimizer and the place in the data.
+        selection: the validations, and the best model.
+        validated: whether the last step was followed by a validation.
     """
 
     def __init__(self, recipe: Recipe, data: Data, folder: Path, display: Display, ranks: Ranks):
@@ -78,7 +84,7 @@ class Trainer:
         self.selection = Selection(self.session, self.budget)
         self.saving = Saving(self.session, self.selection)
         self._began = 0.0
-        self._validated = False
+        self.validated = False
         self._ending: str | None = None
         self._whereabouts = Whereabouts(folder) if ranks.leads else None
         self._entered = ExitStack()
@@ -149,9 +155,9 @@ class Trainer:
         if int(progress * ENTRIES) > int(before * ENTRIES):
             session.enter_train()
         schedule = self.selection.schedule
-        self._validated = schedule.due(before, progress, session.seconds, self.learner.counts.tokens)
+        self.validated = schedule.due(before, progress, session.seconds, self.learner.counts.tokens)
         session.say_once("validations", schedule.note())
-        if self._validated:
+        if self.validated:
             self.selection.validate()
         self._ending = self._over() or ("terminated" if terminated else "interrupted" if interrupted else None)
         if self._ending or self.saving.is_due():
@@ -170,7 +176,7 @@ class Trainer:
             raise TerminationError(
                 f"terminated after step {session.steps:,}; `throughtime train --out {session.folder} --resume` goes on"
             )
-        if not self._validated and (self._ending == "interrupted" or not self.selection.weights):
+        if not self.validated and (self._ending == "interrupted" or not self.selection.weights):
             session.enter_train()
             self.selection.validate()
 

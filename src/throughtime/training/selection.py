@@ -30,6 +30,7 @@ class Selection:
     Attributes:
         weights: those of the best model, sharded as the model is; empty before the first validation.
         facts: what its model.json says of how they came about.
+        latest: the figures of the last validation; None before the first, or without a validation split.
         schedule: when validations are due.
     """
 
@@ -37,6 +38,7 @@ class Selection:
         self._session, self._budget = session, budget
         self.weights: Arrays = {}
         self.facts: dict[str, Any] = {}
+        self.latest: Report | None = None
         self.schedule = self._make_schedule()
 
     def restore(self, weights: Arrays, facts: Mapping[str, Any]) -> None:
@@ -101,7 +103,7 @@ class Selection:
         session = self._session
         watch = session.watch
         found = session.data.estimate(self._predictor(model), watch.validations.tokens or None)
-        score = found.score
+        self.latest, score = found, found.score
         improved = math.isfinite(score) and (watch.best is None or score < watch.best or not math.isfinite(watch.best))
         watch.best = score if improved else watch.best
         facts["valid"] = found.as_dict()
