@@ -30,8 +30,8 @@ from throughtime.streams.batches import BatchIndex, BatchSource, make_stream_bat
 from throughtime.tasks.registry import make_task
 from throughtime.text.dataset import Dataset, prepare
 from throughtime.training.display import Silence
-from throughtime.training.evaluation import InTraining
 from throughtime.training.loop import Trainer
+from throughtime.training.predictor import TorchPredictor
 from throughtime.training.ranks import Ranks
 
 LANES, WINDOW = 32, 64
@@ -125,7 +125,7 @@ def prepared(settings: dict[str, Any]) -> Task:
         for mine, its in pairs:
             mine.copy_(its)
         assert dataset.valid is not None
-        return evaluate(InTraining(model), dataset.valid).nats_per_token
+        return evaluate(TorchPredictor(model), dataset.valid).nats_per_token
 
     return Task(wanted, dataset, network, validate)
 

@@ -27,7 +27,7 @@ from throughtime.recipe import build
 from throughtime.streams.evaluation import EvaluationLanes
 from throughtime.text.dataset import prepare
 from throughtime.training.checkpoint import Checkpoints
-from throughtime.training.evaluation import InTraining
+from throughtime.training.predictor import TorchPredictor
 from throughtime.training.resume import CHECKPOINTS
 from timing import PAGES, ROOT, command, machine, table
 
@@ -124,7 +124,7 @@ def _ways(kind: str, folder: Path) -> dict[str, Any]:
     """The last model of a run on the validation text: figures and seconds of each way to measure it."""
     ids = prepare(build(_recipe(kind, steps=1)).text).valid
     assert ids is not None
-    model = InTraining(load_model(folder / "last", _vocabulary(folder)))
+    model = TorchPredictor(load_model(folder / "last", _vocabulary(folder)))
     ways: dict[str, Callable[[], Any]] = {
         "plain": lambda: _plain(model, ids),
         "estimate": lambda: evaluation.estimate(model, ids),
@@ -148,7 +148,7 @@ def _vocabulary(folder: Path) -> int:
     return size
 
 
-def _plain(model: InTraining, ids: Any) -> float:
+def _plain(model: TorchPredictor, ids: Any) -> float:
     """Nats per token of the lanes, each from the initial state."""
     layout = EvaluationLanes(ids, evaluation.MOST_LANES, evaluation.WINDOW)
     return evaluation.read_once(model, layout, model.initial_state(layout.lanes)) / layout.predictions

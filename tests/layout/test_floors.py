@@ -37,7 +37,7 @@ FLOORS = [
     {"cli"},
 ]
 ABOVE = {part: set().union(*FLOORS[:level]) for level, floor in enumerate(FLOORS) for part in floor}
-ABOVE["runtime"] = {*FLOORS[0], "text", "engine"}
+ABOVE["runtime"] = {*FLOORS[0], "text", "streams", "engine"}
 ABOVE["states"] = set()
 ABOVE["untrusted"] = {"errors"}
 ABOVE["parameters"] = {"settings"}

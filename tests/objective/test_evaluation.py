@@ -18,7 +18,7 @@ from throughtime.objective import evaluation
 from throughtime.objective.evaluation import total_nats
 from throughtime.text.dataset import prepare
 from throughtime.text.settings import Text
-from throughtime.training.evaluation import InTraining
+from throughtime.training.predictor import TorchPredictor
 
 V = 17
 
@@ -62,7 +62,7 @@ def plain_loop(model, text):
 def test_the_figure_does_not_depend_on_the_lanes(cell, lanes, monkeypatch):
     monkeypatch.setattr(evaluation, "WINDOW", 16)
     model, text = model_of(cell, layers=2), text_of(700, (0, 90, 91, 500))
-    nats, tokens = total_nats(InTraining(model), text, lanes)
+    nats, tokens = total_nats(TorchPredictor(model), text, lanes)
     assert tokens == 699
     assert nats == pytest.approx(plain_loop(model, text).sum(), rel=1e-6)
 
@@ -71,7 +71,7 @@ class Counted:
     """A predictor that counts the tokens that pass through it."""
 
     def __init__(self, model):
-        self._model, self.tokens, self.lanes = InTraining(model), 0, []
+        self._model, self.tokens, self.lanes = TorchPredictor(model), 0, []
 
     @property
     def state_tolerance(self):
@@ -80,14 +80,14 @@ class Counted:
     def initial_state(self, batch_size):
         return self._model.initial_state(batch_size)
 
-    def nats(self, inputs_TB, *rest):
-        self.tokens += inputs_TB.size
-        self.lanes.append(inputs_TB.shape[1])
-        return self._model.nats(inputs_TB, *rest)
+    def losses(self, batch, state):
+        self.tokens += batch.inputs.size
+        self.lanes.append(batch.inputs.shape[1])
+        return self._model.losses(batch, state)
 
-    def advance(self, inputs_TB, *rest):
-        self.tokens += inputs_TB.size
-        return self._model.advance(inputs_TB, *rest)
+    def advance(self, batch, state):
+        self.tokens += batch.inputs.size
+        return self._model.advance(batch, state)
 
 
 @pytest.mark.parametrize("kept", [1 << 26, 4000])
@@ -148,15 +148,15 @@ def test_a_network_that_forgets_is_read_little_more_than_once(cell, gain, monkey
 
 def test_a_measure_says_how_the_text_was_read(tmp_path):
     ids = ids_of(tmp_path, 5000)
-    assert evaluation.evaluate(InTraining(model_of("lstm")), ids).reading == "4 lanes"
-    assert evaluation.evaluate(InTraining(latched()), ids).reading == "one lane"
-    assert evaluation.evaluate(InTraining(model_of("lstm")), ids, 1).reading == "one lane"
+    assert evaluation.evaluate(TorchPredictor(model_of("lstm")), ids).reading == "4 lanes"
+    assert evaluation.evaluate(TorchPredictor(latched()), ids).reading == "one lane"
+    assert evaluation.evaluate(TorchPredictor(model_of("lstm")), ids, 1).reading == "one lane"
 
 
 def test_memory_does_not_grow_with_the_text(monkeypatch):
     monkeypatch.setattr(evaluation, "WINDOW", 4)
     monkeypatch.setattr(evaluation, "STATES_KEPT_BYTES", 1 << 14)
-    model, peaks = InTraining(model_of("lstm")), []
+    model, peaks = TorchPredictor(model_of("lstm")), []
     for length in (2000, 8000):
         text = text_of(length)
         total_nats(model, text, 8)
@@ -172,7 +172,7 @@ def test_an_estimate_is_close_to_the_exact_figure_and_costs_one_pass_whatever_th
     ids = ids_of(tmp_path, 20_000)
     model = model_of(cell)
     counted = Counted(model)
-    estimated, exact = evaluation.estimate(counted, ids), evaluation.evaluate(InTraining(model), ids)
+    estimated, exact = evaluation.estimate(counted, ids), evaluation.evaluate(TorchPredictor(model), ids)
     assert (estimated.tokens, estimated.bytes) == (exact.tokens, exact.bytes)
     assert estimated.nats_per_token == pytest.approx(exact.nats_per_token, rel=1e-5)
     assert counted.tokens <= evaluation.tokens_of_estimate(ids) + 2 * 19  # the last lane may be shorter
@@ -183,7 +183,7 @@ def test_an_estimate_is_close_to_the_exact_figure_and_costs_one_pass_whatever_th
 
 
 def test_an_estimate_of_a_short_text_is_exact(tmp_path):
-    ids, model = ids_of(tmp_path, 1500), InTraining(latched())
+    ids, model = ids_of(tmp_path, 1500), TorchPredictor(latched())
     assert evaluation.is_exact(ids)
     assert evaluation.estimate(model, ids).nats == evaluation.evaluate(model, ids).nats
 
@@ -192,7 +192,7 @@ def test_an_estimate_from_a_share_of_the_text_stands_for_all_of_it(tmp_path):
     ids, model = ids_of(tmp_path, 40_000), model_of("gru")
     counted = Counted(model)
     estimated = evaluation.estimate(counted, ids, 10_000)
-    exact = evaluation.evaluate(InTraining(model), ids)
+    exact = evaluation.evaluate(TorchPredictor(model), ids)
     assert counted.tokens <= 10_000 + 39 * evaluation.WARM_UP
     assert (estimated.tokens, estimated.bytes) == (exact.tokens, exact.bytes)
     assert estimated.bits_per_byte == pytest.approx(exact.bits_per_byte, rel=0.02)
@@ -204,13 +204,13 @@ def test_a_model_that_gives_nan_ends_too(tmp_path):
         model.b_o.fill_(math.nan)
         model.stack.cells[0].W.fill_(math.nan)
     ids = ids_of(tmp_path, 5000)
-    assert math.isnan(evaluation.evaluate(InTraining(model), ids).nats)
-    assert math.isnan(evaluation.estimate(InTraining(model), ids).nats)
+    assert math.isnan(evaluation.evaluate(TorchPredictor(model), ids).nats)
+    assert math.isnan(evaluation.estimate(TorchPredictor(model), ids).nats)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 9])
 def test_short_texts(length):
     model, text = model_of("gru"), text_of(length)
-    nats, tokens = total_nats(InTraining(model), text, 64)
+    nats, tokens = total_nats(TorchPredictor(model), text, 64)
     assert tokens == max(0, length - 1)
     assert nats == pytest.approx(plain_loop(model, text).sum())

@@ -39,8 +39,9 @@ def command(
     name, ids = open_text(opened, text, encoding)
 
     from throughtime.objective.evaluation import evaluate
+    from throughtime.runtime.predictor import NetworkPredictor
 
-    found, kind = evaluate(opened.model.network, ids, lanes), opened.tokenizer.kind
+    found, kind = evaluate(NetworkPredictor(opened.model.network), ids, lanes), opened.tokenizer.kind
     if as_json:
         say_json({"text": name, **found.as_dict()})
         return

@@ -29,6 +29,7 @@ def command(run: Path, text: str | None, encoding: str | None, out: Path | None)
     from throughtime.errors import ThroughtimeError
     from throughtime.objective.evaluation import evaluate
     from throughtime.runtime.parts import read_parts
+    from throughtime.runtime.predictor import NetworkPredictor
     from throughtime.untrusted import read_file
 
     out = out or run / "int8"
@@ -53,7 +54,7 @@ def command(run: Path, text: str | None, encoding: str | None, out: Path | None)
             raise taken from None
         raise ThroughtimeError(f"cannot write {out}: {error.strerror}") from None
     after = open_run(out)
-    perplexities = [evaluate(opened.model.network, ids).perplexity for opened in (before, after)]
+    perplexities = [evaluate(NetworkPredictor(opened.model.network), ids).perplexity for opened in (before, after)]
     lines = []
     for what, opened, perplexity in zip((found.held, "int8"), (before, after), perplexities, strict=True):
         size = (opened.folder / folders.WEIGHTS).stat().st_size

@@ -56,13 +56,11 @@ class Predictor(Protocol):
 
     def initial_state(self, batch_size: int) -> States: ...
 
-    def nats(
-        self, inputs_TB: Int64, targets_TB: Int64, reset_TB: Fresh | None, state: States
-    ) -> tuple[NDArray[np.float64], States]:
-        """-log P of each target (nats_TB, 0 where it is negative: none), and the state."""
+    def losses(self, batch: Batch, state: States) -> tuple[NDArray[np.float64], States]:
+        """The loss of each target, 0 where it is NO_TARGET, and the state; for a language model -log P, [T, B]."""
 
-    def advance(self, inputs_TB: Int64, reset_TB: Fresh, state: States) -> States:
-        """The state after a window; nothing is predicted."""
+    def advance(self, batch: Batch, state: States) -> States:
+        """The state after a batch; nothing is predicted."""
 
 
 class _Total(NamedTuple):
@@ -93,7 +91,7 @@ def estimate(model: Predictor, ids: TokenIds, most: int | None = None) -> Measur
     state = model.initial_state(layout.lanes)
     if layout.lanes > 1:
         before = layout.warm_up(WARM_UP)
-        state = model.advance(before.inputs, before.reset_TB, state)
+        state = model.advance(before, state)
     nats = read_once(model, layout, state)
     return measure(nats * layout.predictions / layout.read, layout.predictions, ids.facts)
 
@@ -219,7 +217,7 @@ class _Reading:
         other = states.roll(state)
         for index in range(tried):
             window = self._layout[index]
-            other = self._model.advance(window.inputs, window.reset_TB, other)
+            other = self._model.advance(window, other)
         distance = float(np.quantile(states.distance(state, other), TRIAL_QUANTILE))
         tolerance = self._model.state_tolerance
         if distance <= tolerance:
@@ -269,5 +267,5 @@ def _thin(lanes: Int64, state: States, needed: Fresh) -> tuple[Int64, States]:
 
 def _predict(model: Predictor, window: Batch, state: States) -> tuple[NDArray[np.float64], States]:
     """Sum of -log P over a window of each lane (nats_B), and the state."""
-    nats_TB, state = model.nats(window.inputs, window.targets, window.reset_TB, state)
+    nats_TB, state = model.losses(window, state)
     return nats_TB.sum(0), state

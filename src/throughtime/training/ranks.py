@@ -24,9 +24,9 @@ from torch.distributed.rendezvous import rendezvous
 from throughtime import states
 from throughtime.errors import ThroughtimeError
 from throughtime.models.base import SequenceModel
-from throughtime.objective.evaluation import Fresh, Predictor
+from throughtime.objective.evaluation import Predictor
 from throughtime.states import States
-from throughtime.streams.batch import Int64
+from throughtime.streams.batch import Batch, select_lanes
 from throughtime.training.launcher import MEETING
 
 LETTING_GO = 0.2
@@ -201,7 +201,7 @@ def _starts() -> int:
 
 
 @final
-class OverRanks:
+class DistributedPredictor:
     """A model whose lanes are shared among processes, as what is measured. All of them have to ask the same."""
 
     def __init__(self, model: Predictor, ranks: Ranks):
@@ -214,28 +214,21 @@ class OverRanks:
     def initial_state(self, batch_size: int) -> States:
         return self._model.initial_state(batch_size)
 
-    def nats(
-        self, inputs_TB: Int64, targets_TB: Int64, reset_TB: Fresh | None, state: States
-    ) -> tuple[NDArray[np.float64], States]:
-        lanes = inputs_TB.shape[1]
-        own = self._own(lanes)
-        nats_TB, after = np.zeros((len(inputs_TB), own.stop - own.start)), states.select(state, own)
-        if own.start < own.stop:
-            fresh = None if reset_TB is None else reset_TB[:, own]
-            nats_TB, after = self._model.nats(inputs_TB[:, own], targets_TB[:, own], fresh, after)
-        return self._join(nats_TB, lanes, 1), self._join_states(after, lanes)
+    def losses(self, batch: Batch, state: States) -> tuple[NDArray[np.float64], States]:
+        lanes = batch.reset_TB.shape[1]
+        own = np.array(self._ranks.own(lanes), np.int64)
+        losses, after = np.zeros((len(batch.targets), len(own))), states.select(state, own)
+        if len(own):
+            losses, after = self._model.losses(select_lanes(batch, own), after)
+        return self._join(losses, lanes, 1), self._join_states(after, lanes)
 
-    def advance(self, inputs_TB: Int64, reset_TB: Fresh, state: States) -> States:
-        lanes = inputs_TB.shape[1]
-        own = self._own(lanes)
+    def advance(self, batch: Batch, state: States) -> States:
+        lanes = batch.reset_TB.shape[1]
+        own = np.array(self._ranks.own(lanes), np.int64)
         after = states.select(state, own)
-        if own.start < own.stop:
-            after = self._model.advance(inputs_TB[:, own], reset_TB[:, own], after)
+        if len(own):
+            after = self._model.advance(select_lanes(batch, own), after)
         return self._join_states(after, lanes)
-
-    def _own(self, lanes: int) -> slice:
-        own = self._ranks.own(lanes)
-        return slice(own.start, own.stop)
 
     def _join_states(self, state: States, lanes: int) -> States:
         """One array is exchanged, however many the state has."""

@@ -16,9 +16,9 @@ from throughtime.models.saved import save_model
 from throughtime.objective.report import Report
 from throughtime.training.budget import Budget
 from throughtime.training.display import quoted
-from throughtime.training.evaluation import InTraining
 from throughtime.training.optimizer import Arrays
-from throughtime.training.ranks import OverRanks
+from throughtime.training.predictor import TorchPredictor
+from throughtime.training.ranks import DistributedPredictor
 from throughtime.training.session import Session
 from throughtime.training.validation import Load, Schedule, ScheduleByClock, ScheduleBySteps
 
@@ -113,8 +113,8 @@ class Selection:
         session.display.say(f"step {facts['step']:,}: valid {found.line()}{remark}")
         return improved
 
-    def _predictor(self, model: SequenceModel) -> OverRanks:
-        return OverRanks(InTraining(model), self._session.ranks)
+    def _predictor(self, model: SequenceModel) -> DistributedPredictor:
+        return DistributedPredictor(TorchPredictor(model), self._session.ranks)
 
     def _write_sample(self, model: SequenceModel) -> None:
         session = self._session
