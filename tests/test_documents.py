@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,17 @@ def test_every_link_in_the_documents_leads_somewhere():
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text("utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_whatever_the_documents_import_is_there():
+    found = 0
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        lines = re.findall(r"^from (throughtime[\w.]*) import ([\w, ]+)", page.read_text("utf-8"), re.MULTILINE)
+        for module, names in lines:
+            for name in names.split(","):
+                found += 1
+                assert getattr(import_module(module), name.split(" as ")[0].strip(), None) is not None, page.name
+    assert found
 
 
 def test_the_table_of_cells_is_whole():
