@@ -24,6 +24,8 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _interruptible() -> None:
-    """Ctrl-C is heard, as it is not in what a script of the shell starts in the background; children inherit that."""
+def _signals_are_heard() -> None:
+    """Ctrl-C and a hang-up are ignored by what a shell script starts in the background or `nohup` starts; so are they
+    by its children."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
