@@ -10,7 +10,7 @@ import torch
 
 from throughtime import cells, recipe, runtime
 from throughtime.cli.main import main
-from throughtime.training import run as runs
+from throughtime.models import saved
 
 from .conftest import SMALL
 
@@ -46,7 +46,7 @@ def test_evaluate_score_and_pytorch_agree(run, call, text):
     measured = json.loads(call("evaluate", run, text, "--json", "--lanes", 3)[1])
     scored = json.loads(call("score", run, text, "--json")[1])
     assert scored["total_bits"] == pytest.approx(measured["bits_per_byte"] * measured["bytes"], rel=1e-5)
-    trained = runs.load(run)
+    trained = saved.load(run)
     ids = torch.from_numpy(trained.tokenizer.encode(text.read_text()).astype(np.int64))[:, None]
     with torch.no_grad():
         bits = -trained.model(ids[:-1])[0].log_softmax(2).gather(2, ids[1:, :, None]) / np.log(2)

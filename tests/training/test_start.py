@@ -90,7 +90,7 @@ def test_restarts_by_torchrun_are_known_by_the_process_that_starts_them(text, tm
     folder = unfinished(text, tmp_path / "mine", checkpoint_every=2)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     with monkeypatch.context() as patched:
-        patched.setattr(os, "getppid", lambda: 1)
+        patched.setattr(os, "getppid", lambda: 0)
         with pytest.raises(ThroughtimeError, match="holds an unfinished run"):
             throughtime.train(tree(text), folder)
     assert throughtime.train(tree(text), folder).steps == 8
