@@ -10,7 +10,7 @@ from throughtime.cells.state import to_arrays
 from throughtime.models import language, output
 from throughtime.models.language import LanguageModel
 from throughtime.models.settings import Model
-from throughtime.streams.batch import NO_TARGET
+from throughtime.streams.batch import NO_TARGET, Batch
 
 SETTINGS = [
     Model(hidden_size=7),
@@ -52,6 +52,27 @@ def test_a_split_changes_nothing(settings):
     first, between = model.nats(ids_TB[:2], targets_TB[:2])
     second, _ = model.nats(ids_TB[2:], targets_TB[2:], between)
     torch.testing.assert_close(torch.cat([first, second]), whole)
+
+
+@every_model
+def test_padding_is_neither_read_nor_predicted(settings):
+    model = build(settings)
+    ids_TB, targets_TB = draw()
+    lengths_B = torch.tensor([6, 2, 0])
+    padded = torch.arange(6)[:, None] >= lengths_B
+    batch = Batch(ids_TB.masked_fill(padded, 10**9), targets_TB.masked_fill(padded, -5), None, 8, lengths_B)
+    losses, after = model.losses(batch)
+    nats_TB = losses.terms
+    assert not nats_TB[padded].any()
+    logits_TBV, _ = model.outputs(batch)
+    advanced = model.advance(batch)
+    for lane, length in enumerate(lengths_B.tolist()):
+        alone, state = model.nats(ids_TB[:length, lane, None], targets_TB[:length, lane, None])
+        torch.testing.assert_close(nats_TB[:length, lane], alone[:, 0])
+        torch.testing.assert_close(logits_TBV[:length, lane], model(ids_TB[:length, lane, None])[0][:, 0])
+        for name, array in to_arrays(state).items():
+            torch.testing.assert_close(to_arrays(after)[name][lane], array[0])
+            torch.testing.assert_close(to_arrays(advanced)[name][lane], array[0])
 
 
 @every_model

@@ -14,7 +14,8 @@ from torch.nn.functional import embedding, linear
 from throughtime import cells, parameters
 from throughtime.cells import transforms
 from throughtime.cells.base import Embedded
-from throughtime.cells.checking import check_ids
+from throughtime.cells.checking import check_ids, check_lengths
+from throughtime.cells.lengths import Lengths
 from throughtime.cells.masks import drop, warn_without_noise
 from throughtime.cells.stack import Stack
 from throughtime.cells.state import State
@@ -24,7 +25,7 @@ from throughtime.folder import Description
 from throughtime.models.base import Losses, SequenceModel
 from throughtime.models.output import target_nats
 from throughtime.models.settings import Model
-from throughtime.streams.batch import Batch
+from throughtime.streams.batch import NO_TARGET, Batch
 
 
 @final
@@ -107,6 +108,7 @@ class LanguageModel(SequenceModel):
         reset_TB: Tensor | None = None,
         gradient_scale_TB: Tensor | None = None,
         noise: torch.Generator | None = None,
+        lengths_B: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """Logits_TBV of the token that follows each, and the state; ids_TB is [T, B], time first.
 
@@ -115,7 +117,7 @@ class LanguageModel(SequenceModel):
         Raises:
             ThroughtimeError: where an argument has the wrong kind, shape or device.
         """
-        hidden_TBH, state = self._hidden(ids_TB, state, reset_TB, gradient_scale_TB, noise)
+        hidden_TBH, state = self._hidden(ids_TB, state, reset_TB, gradient_scale_TB, noise, lengths_B)
         return self.logits(hidden_TBH), state
 
     def losses(
@@ -125,14 +127,16 @@ class LanguageModel(SequenceModel):
         gradient_scale_TB: Tensor | None = None,
         noise: torch.Generator | None = None,
     ) -> tuple[Losses, State]:
-        nats_TB, state = self.nats(batch.inputs, batch.targets, state, batch.reset_TB, gradient_scale_TB, noise)
+        nats_TB, state = self.nats(
+            batch.inputs, batch.targets, state, batch.reset_TB, gradient_scale_TB, noise, batch.lengths_B
+        )
         return Losses(nats_TB), state
 
     def outputs(self, batch: Batch, state: State = None) -> tuple[Tensor, State]:
-        return self.forward(batch.inputs, state, batch.reset_TB)
+        return self.forward(batch.inputs, state, batch.reset_TB, lengths_B=batch.lengths_B)
 
     def advance(self, batch: Batch, state: State = None, noise: torch.Generator | None = None) -> State:
-        return self._hidden(batch.inputs, state, batch.reset_TB, None, noise)[1]
+        return self._hidden(batch.inputs, state, batch.reset_TB, None, noise, batch.lengths_B)[1]
 
     def stack_inputs(self, inputs: Any) -> Tensor:
         return self.embedded(inputs)
@@ -145,8 +149,9 @@ class LanguageModel(SequenceModel):
         reset_TB: Tensor | None = None,
         gradient_scale_TB: Tensor | None = None,
         noise: torch.Generator | None = None,
+        lengths_B: Tensor | None = None,
     ) -> tuple[Tensor, State]:
-        """-log P of each target (nats_TB, 0 where it is NO_TARGET), and the state.
+        """-log P of each target (nats_TB, 0 where it is NO_TARGET, or in the padding), and the state.
 
         Where there are fewer steps of targets than of tokens, they belong to the last ones. Only a chunk of the logits
         exists at any time, in the backward pass too (`target_nats`).
@@ -155,13 +160,17 @@ class LanguageModel(SequenceModel):
             ThroughtimeError: where an argument has the wrong kind, shape or device.
         """
         targets_TB = check_ids(targets_TB, "targets_TB", 2, self.embedding).long()
-        hidden_TBH, state = self._hidden(ids_TB, state, reset_TB, gradient_scale_TB, noise)
+        hidden_TBH, state = self._hidden(ids_TB, state, reset_TB, gradient_scale_TB, noise, lengths_B)
         steps, lanes = hidden_TBH.shape[:2]
         if len(targets_TB) > steps or targets_TB.shape[1] != lanes:
             raise ThroughtimeError(
                 f"targets_TB should have shape [at most {steps}, {lanes}], got {list(targets_TB.shape)}"
             )
-        predicting_TBH = hidden_TBH[len(ids_TB) - len(targets_TB) :]
+        before = len(ids_TB) - len(targets_TB)
+        lengths = self._lengths(lengths_B, steps, lanes)
+        if lengths is not None:
+            targets_TB = targets_TB.where(lengths.running()[before:], NO_TARGET)
+        predicting_TBH = hidden_TBH[before:]
         nats_N = target_nats(predicting_TBH.flatten(0, 1), self._output_VH, self.b_o, targets_TB.flatten())
         return nats_N.view_as(targets_TB), state
 
@@ -172,8 +181,12 @@ class LanguageModel(SequenceModel):
         reset_TB: Tensor | None,
         gradient_scale_TB: Tensor | None,
         noise: torch.Generator | None,
+        lengths_B: Tensor | None,
     ) -> tuple[Tensor, State]:
         ids_TB = check_ids(ids_TB, "ids_TB", 2, self.embedding)
+        lengths = self._lengths(lengths_B, *ids_TB.shape)
+        if lengths is not None:
+            ids_TB = ids_TB.where(lengths.running(), 0)  # the padding may hold anything
         if noise is None and self.settings.dropout and not self.stack.drops:
             warn_without_noise(self)
         dropped = noise is not None and self.settings.dropout > 0
@@ -183,8 +196,12 @@ class LanguageModel(SequenceModel):
             if few
             else drop(self.embedded(ids_TB), self.settings.dropout, noise)
         )
-        hidden_TBH, state = self.stack(x, state, reset_TB, gradient_scale_TB, noise=noise)
+        hidden_TBH, state = self.stack(x, state, reset_TB, gradient_scale_TB, lengths, noise)
         return drop(hidden_TBH, self.settings.dropout, noise), state
+
+    def _lengths(self, lengths_B: Tensor | None, steps: int, lanes: int) -> Lengths | None:
+        """The checked lengths; None where every lane has every step."""
+        return None if lengths_B is None else check_lengths(self.stack.layers()[0], lengths_B, steps, lanes)
 
     def embedded(self, ids: Tensor) -> Tensor:
         """What the first layer reads, [..., D], for ids of any shape."""
