@@ -19,11 +19,14 @@ from throughtime.models.settings import Model
 from throughtime.recipe import build
 from throughtime.streams.batches import BatchIndex, SequentialBatches
 from throughtime.text.dataset import prepare
-from throughtime.training.optimizer import make_adamw
+from throughtime.training.optimizer import make_optimizer
 from throughtime.training.settings import Training
 
 UPDATES, ROUNDS = 20, 15
 """Timed at once, and how often."""
+
+
+RATE = Training().learning_rate
 
 
 def seconds(
@@ -34,8 +37,8 @@ def seconds(
     updates = {settings["cell"]: _recurrent(text, settings)}
     for name, make in others.items():
         rival = make(0.0)
-        method = make_adamw(rival.parameters(), Training())
-        updates[name] = partial(rivals.update, rival, rivals.ids_of(Path(text).read_bytes()), method)
+        method = make_optimizer(rival.parameters(), Training())
+        updates[name] = partial(rivals.update, rival, rivals.ids_of(Path(text).read_bytes()), method, RATE)
     found: dict[str, list[float]] = {name: [] for name in updates}
     for number in range(1 + ROUNDS):
         for name, update in updates.items():
@@ -53,13 +56,13 @@ def _recurrent(text: str, settings: Mapping[str, Any]) -> Callable[[], None]:
     cut = SequentialBatches(dataset.train, rivals.LANES, rivals.CHUNK, 0)
     way, clip = make_truncation(Gradient(), rivals.CHUNK, 0), Clipping(Gradient(clip_norm=rivals.CLIP_NORM))
     parameters = list(model.parameters())
-    method, position = make_adamw(parameters, Training()), Position(BatchIndex(), model.initial_state(rivals.LANES))
+    method, position = make_optimizer(parameters, Training()), Position(BatchIndex(), model.initial_state(rivals.LANES))
 
     def update() -> None:
         nonlocal position
         position = way.update(model, cut, position).position
         clip(parameters)
-        method.step()
-        method.zero_grad()
+        method.step(RATE)
+        method.clear_gradients()
 
     return update

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, linear, pad, scaled_dot_product_attention
 
 from throughtime.training.budget import learning_rate
-from throughtime.training.optimizer import make_adamw
+from throughtime.training.optimizer import Optimizer, make_optimizer
 from throughtime.training.settings import Training
 
 BYTES = 256
@@ -106,13 +106,11 @@ def train(make: Callable[[], Network], texts: dict[str, bytes], training: Traini
     model = make()
     ids = {name: ids_of(text) for name, text in texts.items()}
     parameters = list(model.parameters())
-    method = make_adamw(parameters, training)
+    method = make_optimizer(parameters, training)
     assert training.steps is not None
     best, weights, since_best, read = math.inf, model.state_dict(), 0, 0
     for step in range(training.steps):
-        for group in method.param_groups:
-            group["lr"] = learning_rate(training, step / training.steps)
-        update(model, ids["train"], method)
+        update(model, ids["train"], method, learning_rate(training, step / training.steps))
         read += LANES * CHUNK
         validations = training.validations
         if (step + 1) * validations // training.steps == step * validations // training.steps:
@@ -136,12 +134,12 @@ def ids_of(text: bytes) -> Tensor:
     return torch.from_numpy(np.frombuffer(text, np.uint8).astype(np.int64))
 
 
-def update(model: Network, ids_T: Tensor, method: torch.optim.Optimizer) -> None:
-    """One step of the optimiser, on chunks from anywhere in a text."""
+def update(model: Network, ids_T: Tensor, method: Optimizer, rate: float) -> None:
+    """One step of the optimizer, on chunks from anywhere in a text."""
     _loss(model, ids_T).backward()
     nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
-    method.step()
-    method.zero_grad()
+    method.step(rate)
+    method.clear_gradients()
 
 
 def _loss(model: Network, ids_T: Tensor) -> Tensor:

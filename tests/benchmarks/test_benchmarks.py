@@ -61,6 +61,7 @@ def test_padded_batches(tmp_path):
 
 
 @needs_engine
+@pytest.mark.slow
 def test_trainings(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("In the beginning was the word, and the word was long.\n" * 150)
@@ -102,6 +103,7 @@ def test_compression(tmp_path):
     assert "\n| throughtime float32 | " in (tmp_path / "compress.md").read_text()
 
 
+@pytest.mark.slow
 def test_processes(tmp_path):
     run("processes.py", "--sizes", 4, "--steps", 12, "--rounds", 1, "--out", tmp_path)
     found = json.loads((tmp_path / "processes.json").read_text())["sizes"]["4"]
@@ -111,6 +113,7 @@ def test_processes(tmp_path):
     assert page.count("\n| 4 | ") == 2
 
 
+@pytest.mark.slow
 def test_shards(tmp_path):
     run("shards.py", "--hidden", 8, "--layers", 1, "--rounds", 1, "--out", tmp_path)
     found = json.loads((tmp_path / "shards.json").read_text())

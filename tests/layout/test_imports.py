@@ -56,6 +56,21 @@ def test_a_command_that_needs_pytorch_says_how_to_get_it(arguments):
     assert done.stderr == "throughtime: this needs torch: pip install 'throughtime[train]'\n"
 
 
+def test_a_training_does_not_load_the_compiler_of_pytorch(tmp_path):
+    """It takes more than a second, and nothing is compiled."""
+    (tmp_path / "text.txt").write_text("the cat sat on the mat\n" * 40)
+    code = """
+import sys, throughtime
+settings = {"text": {"sources": [sys.argv[1]]}, "streams": {"lanes": 2, "window": 8}, "model": {"hidden_size": 4},
+            "training": {"steps": 2, "threads": 1, "sample_tokens": 4}}
+throughtime.train(settings, sys.argv[2])
+assert "torch._dynamo" not in sys.modules
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "text.txt"), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_the_code_never_does():
     """No pickle, no torch.load, no network, no execution of what a file says."""
     forbidden_modules = {"pickle", "shelve", "marshal", "urllib", "http", "socket", "requests", "huggingface_hub"}

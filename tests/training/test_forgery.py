@@ -127,7 +127,8 @@ def forge_facts(_, run, data):
         facts = changed(data, facts)
     forge(place, "facts.json", json.dumps(facts).encode())
     (folder / "recipe.toml").unlink()
-    if (facts.get("recipe") or {}).get("training") not in (None, {}):
+    recipe = facts.get("recipe") or {}
+    if not isinstance(recipe, dict) or recipe.get("training") not in (None, {}):  # those would train for minutes
         outcome(folder)
 
 

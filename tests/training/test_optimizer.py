@@ -12,7 +12,7 @@ from throughtime.tasks.registry import make_task
 from throughtime.training.budget import Budget, learning_rate
 from throughtime.training.display import Silence
 from throughtime.training.loop import Trainer
-from throughtime.training.optimizer import Optimizer, make_adamw
+from throughtime.training.optimizer import AdamW, Optimizer
 from throughtime.training.ranks import Ranks
 from throughtime.training.settings import Training
 
@@ -45,12 +45,41 @@ def test_a_budget_of_minutes_looks_at_the_clock():
 
 def test_only_matrices_decay():
     matrix, bias = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
-    made = make_adamw([matrix, bias], Training(steps=1, learning_rate=0.1, weight_decay=0.5))
+    made = AdamW([matrix, bias], Training(steps=1, learning_rate=0.1, weight_decay=0.5))
     for parameter in (matrix, bias):
         parameter.grad = torch.zeros_like(parameter)
-    made.step()
+    made.step(0.1)
     assert matrix.detach().flatten().tolist() == pytest.approx([0.95] * 4)
     assert bias.detach().tolist() == [1.0, 1.0]
+
+
+def test_updates_are_those_of_pytorch_to_the_last_bit_and_remembered():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(5, 3), (3,), (3, 2)]
+    ours = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    theirs = [nn.Parameter(parameter.detach().clone()) for parameter in ours]
+    training = Training(steps=1, weight_decay=0.3, beta1=0.8, beta2=0.95)
+    groups = [{"params": theirs[::2], "weight_decay": 0.3}, {"params": theirs[1:2], "weight_decay": 0.0}]
+    made, expected = AdamW(ours, training), torch.optim.AdamW(groups, 1.0, (0.8, 0.95), fused=True)
+    assert made.state_dict() == {}
+    for step in range(6):
+        for parameter, other in zip(ours, theirs, strict=True):
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+            other.grad = parameter.grad.clone()
+        for group in expected.param_groups:
+            group["lr"] = 0.1 / (step + 1)
+        expected.step()
+        made.step(0.1 / (step + 1))
+        made.clear_gradients()
+        if step == 3:
+            told = {name: array.clone() for name, array in made.state_dict().items()}
+            assert made.expected(told).keys() == told.keys()
+            made = AdamW(ours, training)
+            made.load_state_dict(told)
+    for parameter, other in zip(ours, theirs, strict=True):
+        assert torch.equal(parameter, other)
+        assert parameter.grad is None
+    assert {float(array) for name, array in made.state_dict().items() if name.endswith(".step")} == {6.0}
 
 
 class Average(Optimizer):

@@ -69,6 +69,8 @@ def recurrent_matrix(gates: int, hidden_size: int, generator: torch.Generator | 
     """Weights on the state, [gates * H, H]: an orthogonal matrix a gate, so that a step keeps the state's norm."""
     check_fits(gates * hidden_size, hidden_size)
     default = torch.get_default_dtype()
+    if torch.get_default_device().type == "meta":  # where PyTorch would load its compiler, which takes a second
+        return nn.Parameter(torch.empty(gates * hidden_size, hidden_size))
     kind = torch.promote_types(default, torch.float32)  # 16-bit matrices have no QR decomposition
     blocks = [
         nn.init.orthogonal_(torch.empty(hidden_size, hidden_size, dtype=kind), generator=generator)

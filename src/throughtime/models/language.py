@@ -59,8 +59,9 @@ class LanguageModel(SequenceModel):
         for name, shape in parameters.outer(settings, self.vocabulary_size).items():
             self.register_parameter(name, nn.Parameter(uninitialised(*shape)))
         spread = settings.widths[-1] ** -0.5
-        with torch.no_grad():
-            self.embedding.normal_(0, spread if settings.tied else 1.0, generator=generator)
+        if not self.embedding.is_meta:  # where PyTorch would load its compiler, which takes a second
+            with torch.no_grad():
+                self.embedding.normal_(0, spread if settings.tied else 1.0, generator=generator)
         layers = [
             cells.create(
                 settings.cell,

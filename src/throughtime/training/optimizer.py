@@ -8,11 +8,13 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from throughtime.training.settings import Training
 
 Arrays = dict[str, Tensor]
 MOMENTS = ("exp_avg", "exp_avg_sq")
+EPSILON = 1e-8
 
 
 class Optimizer(ABC):
@@ -58,38 +60,79 @@ class Optimizer(ABC):
 class AdamW(Optimizer):
     """Loshchilov & Hutter (2019), "Decoupled weight decay regularization"; the decay is for matrices only.
 
+    It calls PyTorch's function and keeps the moments itself: PyTorch's class loads its compiler, which takes more than
+    a second of every training.
+
     Args:
         parameters: what is updated.
         training: the settings.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], training: Training):
-        self._rule = make_adamw(parameters, training)
+        given = list(parameters)
+        matrices, vectors = ([p for p in given if (p.dim() > 1) is wide] for wide in (True, False))
+        self._parameters = [*matrices, *vectors]
+        self._decays = [training.weight_decay] * len(matrices) + [0.0] * len(vectors)
+        self._betas = training.beta1, training.beta2
+        self._states: dict[int, Arrays] = {}
 
+    @torch.no_grad()
     def step(self, rate: float) -> None:
-        for group in self._rule.param_groups:
-            group["lr"] = rate
-        self._rule.step()
+        beta1, beta2 = self._betas
+        for decay in dict.fromkeys(self._decays):
+            numbers, gradients = [], []
+            for number, parameter in enumerate(self._parameters):
+                if self._decays[number] == decay and parameter.grad is not None:
+                    numbers.append(number)
+                    gradients.append(parameter.grad)
+            states = [self._state(number) for number in numbers]
+            adamw(
+                [self._parameters[number] for number in numbers],
+                gradients,
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                [state["step"] for state in states],
+                fused=True,
+                amsgrad=False,
+                beta1=beta1,
+                beta2=beta2,
+                lr=rate,
+                weight_decay=decay,
+                eps=EPSILON,
+                maximize=False,
+            )
+
+    def _state(self, number: int) -> Arrays:
+        """What is remembered of a parameter, from its first update on."""
+        if number not in self._states:
+            parameter = self._parameters[number]
+            self._states[number] = {
+                "step": torch.zeros((), dtype=torch.float32),
+                **{name: torch.zeros_like(parameter) for name in MOMENTS},
+            }
+        return self._states[number]
 
     def clear_gradients(self) -> None:
-        self._rule.zero_grad()
+        for parameter in self._parameters:
+            parameter.grad = None
 
     def state_dict(self) -> Arrays:
-        remembered = self._rule.state_dict()["state"]
-        return {f"{index}.{name}": array for index, entry in remembered.items() for name, array in entry.items()}
+        return {
+            f"{number}.{name}": array for number in sorted(self._states) for name, array in self._states[number].items()
+        }
 
     def load_state_dict(self, arrays: Mapping[str, Tensor]) -> None:
-        remembered: dict[int, Arrays] = {}
+        self._states = {}
         for key, array in arrays.items():
-            index, _, name = key.partition(".")
-            remembered.setdefault(int(index), {})[name] = array
-        self._rule.load_state_dict({**self._rule.state_dict(), "state": remembered})
+            number, _, name = key.partition(".")
+            self._states.setdefault(int(number), {})[name] = array
 
     def expected(self, names: Iterable[str]) -> Arrays:
         """Nothing is remembered of a parameter before its first update."""
         begun = {name.partition(".")[0] for name in names}
         wanted: Arrays = {}
-        for index, parameter in enumerate(self.parameters()):
+        for index, parameter in enumerate(self._parameters):
             if str(index) in begun:
                 like = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
                 wanted |= {f"{index}.{name}": like for name in MOMENTS}
@@ -97,17 +140,7 @@ class AdamW(Optimizer):
         return wanted
 
     def parameters(self) -> list[Tensor]:
-        return [parameter for group in self._rule.param_groups for parameter in group["params"]]
-
-
-def make_adamw(parameters: Iterable[nn.Parameter], training: Training) -> torch.optim.AdamW:
-    """PyTorch's own AdamW with the settings of a recipe; decoupled weight decay for matrices only."""
-    parameters = list(parameters)
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": training.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, training.learning_rate, (training.beta1, training.beta2), fused=True)
+        return list(self._parameters)
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], training: Training) -> Optimizer:
