@@ -1,4 +1,4 @@
-"""What the settings of every part are made of: one frozen, validated branch of the recipe each.
+"""The base of every part's settings: one frozen, validated branch of the recipe each.
 
 The settings of a part stand beside it, in its `settings.py`: each with its meaning and its unit under it, and with
 CHANGEABLE in its type where a run may be resumed with another value.

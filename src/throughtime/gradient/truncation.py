@@ -19,7 +19,7 @@ from torch import Tensor
 
 from throughtime.cells.state import State, detach
 from throughtime.gradient.settings import Gradient
-from throughtime.gradient.whole import back_through
+from throughtime.gradient.whole import back_through, summed_loss
 from throughtime.models.base import SequenceModel, to_tensors
 from throughtime.streams.batch import Batch, Int64, join_batches
 from throughtime.streams.batches import BatchIndex, BatchSource, Lengths
@@ -255,10 +255,8 @@ def _through(
     batch = to_tensors(join_batches(batches))
     if not batch.reset_TB.any():
         batch = replace(batch, reset_TB=None)
-    losses, state = model.losses(batch, stretch[0].state, gradient_scale_TB, noise)
-    loss = losses.terms.sum() / batch.count
-    if losses.penalty is not None:
-        loss = loss + losses.penalty * (len(source.own) / source.lanes)
+    summed, state = summed_loss(model, source, batch, stretch[0].state, gradient_scale_TB, noise)
+    loss = summed / batch.count
     loss.backward()
     following = source.after(stretch[-1].at)
     if not model.carries_state:

@@ -111,15 +111,23 @@ def _kept_bytes(
             found[memory.data_ptr()] = memory
 
     with saved_tensors_hooks(weigh, lambda kept: kept):
-        _loss(model, source, source[at], state, noise)
+        summed_loss(model, source, to_tensors(source[at]), state, None, noise)
     return sum(memory.nbytes() for memory in found.values())
 
 
-def _loss(
-    model: SequenceModel, source: BatchSource, batch: Batch, state: State, noise: torch.Generator | None
+def summed_loss(
+    model: SequenceModel,
+    source: BatchSource,
+    batch: Batch,
+    state: State,
+    gradient_scale_TB: Tensor | None,
+    noise: torch.Generator | None,
 ) -> tuple[Tensor, State]:
-    """The summed loss of the own lanes of a batch, and the state after it."""
-    losses, state = model.losses(to_tensors(batch), state, None, noise)
+    """The summed loss of the own lanes of a batch of tensors, with their share of the penalty, and the state after it.
+
+    Divided by the batch's count it adds up, over processes, to the mean loss and the penalty.
+    """
+    losses, state = model.losses(batch, state, gradient_scale_TB, noise)
     loss = losses.terms.sum()
     if losses.penalty is not None:
         loss = loss + losses.penalty * (batch.count * len(source.own) / source.lanes)
@@ -139,7 +147,7 @@ def _back(
     before = tracked(state)
     after, loss = before, torch.zeros(())
     for at in indices:
-        term, after = _loss(model, source, source[at], after, noise)
+        term, after = summed_loss(model, source, to_tensors(source[at]), after, None, noise)
         loss = loss + term
     torch.autograd.backward([loss / count, *leaves(after)], [None, *(upstream or map(torch.zeros_like, leaves(after)))])
     gradients = [torch.zeros_like(array) if array.grad is None else array.grad for array in leaves(before)]

@@ -29,7 +29,12 @@ def runtime_model(model: LanguageModel, tokenizer: Tokenizer, separator: str, di
         separator: text after which a document ends and the state is reset; empty: none.
         digest: hash of the weights, which the states carry.
     """
-    return Model(model.settings, Network.on(TorchBackend(model)), tokenizer, digest, separator=separator)
+    return Model(model.settings, network_of(model), tokenizer, digest, separator=separator)
+
+
+def network_of(model: LanguageModel) -> Network:
+    """The same model as a network of the runtime."""
+    return Network.on(TorchBackend(model))
 
 
 @final

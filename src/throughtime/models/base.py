@@ -1,4 +1,4 @@
-"""What a model has to offer to be trained: `gradient/`, `training/` and the tools that look inside know nothing else.
+"""The contract of a model that can be trained: `gradient/` and `training/` know nothing else of it.
 
 Axes: T time, B batch (lane), D input.
 """

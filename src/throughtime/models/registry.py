@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from throughtime.models.backend import TorchBackend
+from throughtime.models.backend import network_of
 from throughtime.models.base import SequenceModel
 from throughtime.models.language import LanguageModel
 from throughtime.models.settings import Model
 from throughtime.runtime.network import Network
 
 MODELS: dict[str, Callable[..., SequenceModel]] = {"language": LanguageModel}
-NETWORKS: dict[str, Callable[..., Network]] = {"language": lambda model: Network.on(TorchBackend(model))}
+NETWORKS: dict[str, Callable[..., Network]] = {"language": network_of}
 
 
 def make_model(

@@ -44,7 +44,7 @@ TRIAL_QUANTILE = 0.75
 """Lane, by how far its states stay apart in the trial, that stands for all of them."""
 STATES_KEPT_BYTES = 1 << 26
 
-Fresh = NDArray[np.bool_]
+Mask = NDArray[np.bool_]
 
 
 class Predictor(Protocol):
@@ -225,9 +225,9 @@ class _Reading:
         needed = tried * math.log(tolerance) / math.log(distance) if distance < 1 else math.inf
         return needed <= CORRECTIONS * self._layout.windows
 
-    def _apart(self, one: States, other: States) -> Fresh:
+    def _apart(self, one: States, other: States) -> Mask:
         """Which lanes of two states differ (mask_B)."""
-        differ: Fresh = ~(states.distance(one, other) <= self._model.state_tolerance)
+        differ: Mask = ~(states.distance(one, other) <= self._model.state_tolerance)
         return differ
 
 
@@ -258,7 +258,7 @@ class _Trail:
         return before
 
 
-def _thin(lanes: Int64, state: States, needed: Fresh) -> tuple[Int64, States]:
+def _thin(lanes: Int64, state: States, needed: Mask) -> tuple[Int64, States]:
     """The lanes still needed, once they are at most half of those that run: every new batch size costs a set-up."""
     if 2 * int(needed.sum()) > len(lanes):
         return lanes, state

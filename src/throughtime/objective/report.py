@@ -1,4 +1,4 @@
-"""What an evaluation says, whatever the task."""
+"""The result of an evaluation, whatever the task."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any, NamedTuple, Protocol
 
 
 class LossUnit(NamedTuple):
-    """What a loss is measured in."""
+    """The unit of a loss."""
 
     quantity: str = "nats"
     item: str = "token"
-    """What it is a mean over, in the singular."""
+    """The item that the loss is a mean over, in the singular."""
 
     @property
     def key(self) -> str:

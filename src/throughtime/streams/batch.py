@@ -1,4 +1,4 @@
-"""What a minibatch is. Axes: T time, B batch (lane)."""
+"""Minibatches. Axes: T time, B batch (lane)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Batch:
-    """A minibatch: what an update of the parameters reads, whatever the task.
+    """A minibatch, as an update of the parameters reads it, whatever the task.
 
     Batch sources make it of NumPy arrays, in the lanes of their own process; `models.base.to_tensors` makes tensors of
     them.
@@ -26,7 +26,7 @@ class Batch:
     inputs: Any
     """Token ids [T, B] (int64), vectors [T, B, D] (float32), or a NamedTuple of arrays."""
     targets: Any
-    """What the model's loss reads, NO_TARGET where nothing is asked: for a language model, the token that follows each
+    """Targets of the model's loss, NO_TARGET where nothing is asked: for a language model, the token that follows each
     input, [T, B]."""
     reset_TB: Any
     """True where a new sequence begins: the row's state is reset before the step reads its input."""
@@ -80,7 +80,7 @@ def select_lanes(batch: Batch, lanes: Int64) -> Batch:
 def join_batches(batches: Sequence[Batch]) -> Batch:
     """Windows of a stream one after the other, with the targets and the count of the last.
 
-    That is what an update reads whose gradient goes back into windows before its own.
+    An update reads such a batch where its gradient goes back into windows before its own.
     """
     if len(batches) == 1:
         return batches[0]

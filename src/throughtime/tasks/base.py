@@ -1,4 +1,4 @@
-"""What a training cannot know by itself: what it reads, how its model is measured, what is shown of it.
+"""The contract of a task: the data that a training reads, the measures of its model, the samples that it shows.
 
 There is a file for each task. It needs no PyTorch: the network of a task and its loss lie in `models/`, under the same
 name.
@@ -21,7 +21,7 @@ from throughtime.streams.batches import BatchSource, Lengths
 
 
 class Data(ABC):
-    """What a task has read: the splits, and the codec between raw data and arrays.
+    """The data of a task: its splits, and the codec between raw data and arrays.
 
     Attributes:
         task: name of the task.

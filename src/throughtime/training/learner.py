@@ -143,7 +143,7 @@ class Learner:
 
     def whole_model(self) -> SequenceModel:
         """The model with its current weights, whole. Every process has to call it at the same time."""
-        return self.shards.whole_model() if self.shards else self.model
+        return whole_model(self.model, self.model.state_dict()) if self.shards else self.model
 
     def measured_model(self) -> SequenceModel:
         """The model with the weights to measure and keep, whole. Every process has to call it at the same time."""

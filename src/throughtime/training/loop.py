@@ -62,7 +62,7 @@ class Result(NamedTuple):
 class Trainer:
     """One training, from the first batch to the card.
 
-    `run` does all of it. Who needs to stand between two steps uses the trainer as a context, and steps it:
+    `run` does all of it. To run code between two steps, use the trainer as a context manager and call `step`:
 
         with trainer:
             trainer.begin(None)
@@ -153,7 +153,7 @@ class Trainer:
         progress = self._progress()
         session.show(progress, self.budget.seconds_left(session.steps, session.seconds))
         if int(progress * ENTRIES) > int(before * ENTRIES):
-            session.enter_train()
+            session.write_train_entry()
         schedule = self.selection.schedule
         self.validated = schedule.due(before, progress, session.seconds, self.learner.counts.tokens)
         session.say_once("validations", schedule.note())
@@ -177,7 +177,7 @@ class Trainer:
                 f"terminated after step {session.steps:,}; `throughtime train --out {session.folder} --resume` goes on"
             )
         if not self.validated and (self._ending == "interrupted" or not self.selection.weights):
-            session.enter_train()
+            session.write_train_entry()
             self.selection.validate()
 
     def end(self) -> Result:

@@ -1,4 +1,4 @@
-"""What happens where a loss or a gradient is not finite: stop, leave the minibatch out, or roll back."""
+"""The policy for a loss or a gradient that is not finite: stop, leave the minibatch out, or roll back."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ EPSILON = 1e-8
 
 
 class Optimizer(ABC):
-    """An update rule, and what it remembers between updates.
+    """An update rule and its state.
 
-    Its arrays lie in a checkpoint as `index.name`, with the index of a parameter in the optimizer's own order.
+    A checkpoint holds the state as arrays `index.name`, by the index of the parameter in the optimizer's own order.
     """
 
     @abstractmethod
@@ -29,15 +29,15 @@ class Optimizer(ABC):
 
     @abstractmethod
     def clear_gradients(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients of all parameters."""
 
     @abstractmethod
     def state_dict(self) -> Arrays:
-        """What it remembers, as named arrays; sharded where the parameters are."""
+        """The state as named arrays, sharded where the parameters are."""
 
     @abstractmethod
     def load_state_dict(self, arrays: Mapping[str, Tensor]) -> None:
-        """Remember what `state_dict` gave."""
+        """Replace the state by one that `state_dict` gave."""
 
     @abstractmethod
     def expected(self, names: Iterable[str]) -> Arrays:
@@ -53,7 +53,7 @@ class Optimizer(ABC):
         return None
 
     def validated(self, score: float) -> None:  # noqa: B027
-        """Hear the score of a validation, lower is better: an average may begin with it."""
+        """Receive the score of a validation, lower is better; averaging may begin with it."""
 
 
 @final
@@ -64,7 +64,7 @@ class AdamW(Optimizer):
     a second of every training.
 
     Args:
-        parameters: what is updated.
+        parameters: the parameters to update.
         training: the settings.
     """
 
@@ -104,7 +104,7 @@ class AdamW(Optimizer):
             )
 
     def _state(self, number: int) -> Arrays:
-        """What is remembered of a parameter, from its first update on."""
+        """The state of a parameter, made at its first update."""
         if number not in self._states:
             parameter = self._parameters[number]
             self._states[number] = {
@@ -129,7 +129,7 @@ class AdamW(Optimizer):
             self._states.setdefault(int(number), {})[name] = array
 
     def expected(self, names: Iterable[str]) -> Arrays:
-        """Nothing is remembered of a parameter before its first update."""
+        """A parameter has no state before its first update."""
         begun = {name.partition(".")[0] for name in names}
         wanted: Arrays = {}
         for index, parameter in enumerate(self._parameters):

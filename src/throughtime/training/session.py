@@ -1,4 +1,4 @@
-"""What the parts of one training share: the settings, the data, the run folder, the display, the processes."""
+"""The state that the parts of one training share: settings, data, run folder, display, processes."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Session:
             )
         )
 
-    def enter_train(self) -> None:
+    def write_train_entry(self) -> None:
         """Write the means since the last entry into the journal."""
         counts, recent, unit = self.learner.counts, self.recent, self.data.loss_unit
         self.journal.write(

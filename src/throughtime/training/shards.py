@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from throughtime.models.base import SequenceModel
-from throughtime.training.ranks import Ranks, whole_model
+from throughtime.training.ranks import Ranks
 
 
 @final
@@ -40,10 +40,6 @@ class Shards:
         register_fsdp_forward_method(model, "losses")
         # Of `losses`, which gives tokens their shape last: nothing is written into what it returns.
         warnings.filterwarnings("ignore", ".*returned a view tensor", UserWarning)
-
-    def whole_model(self) -> SequenceModel:
-        """A copy that is not sharded."""
-        return whole_model(self.model, self.model.state_dict())
 
     def share_of(self, array: Tensor, parameter: Tensor) -> Tensor:
         """Of a whole array this process's share, dealt as the parameter is; a copy, where it is no such array."""
